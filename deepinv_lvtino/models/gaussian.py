@@ -245,7 +245,7 @@ class SpectralGaussianModel(ConsistencyModel):
         self._size: tuple[object, ...] | None = None
         self._transforms: dict[int, Tensor] = {}
         self._variances = torch.empty(0)
-        self.register_buffer("_colour", torch.tensor(_OPPONENT), persistent=False)
+        self._colour = torch.empty(0)
 
     def denoise(self, latent: Tensor, t: float) -> Tensor:
         r"""
@@ -287,14 +287,15 @@ class SpectralGaussianModel(ConsistencyModel):
         if channels == 3:
             weights[1:] = [self.spectrum.chroma] * 2
         self._variances = x.new_tensor(weights).view(-1, 1, 1, 1) * variances
+        self._colour = x.new_tensor(_OPPONENT)
         self._size = size
 
     def _transform(self, x: Tensor, inverse: bool = False) -> Tensor:
         for axis, basis in self._transforms.items():
             x = apply_along_axis(x, basis.mT if inverse else basis, axis)
         if x.shape[1] == 3:
-            colour = self._colour.to(x)
-            x = torch.einsum("dc,bcthw->bdthw", colour.mT if inverse else colour, x)
+            colour = self._colour.mT if inverse else self._colour
+            x = torch.einsum("dc,bcthw->bdthw", colour, x)
         return x
 
 

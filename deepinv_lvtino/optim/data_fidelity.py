@@ -1,0 +1,110 @@
+r"""The Gaussian likelihood, with the noise level of the physics at hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deepinv.optim import DataFidelity
+from deepinv.optim.data_fidelity import L2
+from deepinv.physics import Physics
+from deepinv.physics.noise import GaussianNoise
+from torch import Tensor
+
+
+def noise_std(physics: Physics) -> float | Tensor:
+    r"""
+    Standard deviation of a physics' Gaussian noise.
+
+    :param deepinv.physics.Physics physics: measurement operator.
+    :return: (float | torch.Tensor) one value, or one per element of the batch.
+    :raises ValueError: if its noise model is not Gaussian, or has no positive deviation.
+    """
+    model = physics.noise_model
+    sigma = getattr(model, "sigma", None) if isinstance(model, GaussianNoise) else None
+    if sigma is None or not bool((sigma > 0).all()):
+        found = type(model).__name__ if sigma is None else f"sigma={sigma.tolist()}"
+        msg = (
+            "`physics.noise_model` must be a deepinv.physics.GaussianNoise with positive "
+            f"`sigma`; got {found}. Set `physics.noise_model`, or say which noise the "
+            "measurement has with `data_fidelity=deepinv.optim.L2(sigma=...)`."
+        )
+        raise ValueError(msg)
+    return float(sigma) if sigma.numel() == 1 else sigma
+
+
+class GaussianLikelihood(DataFidelity):
+    r"""
+    Gaussian negative log-likelihood, with the noise level that the physics declares.
+
+    .. math::
+
+        g_y(u) = \frac{1}{2 \sigma_n^2} \|A u - y\|^2
+
+    where :math:`\sigma_n` is read from ``physics.noise_model`` at every call, so that one
+    solver serves problems of different noise. Equal to
+    :class:`deepinv.optim.data_fidelity.L2` with that ``sigma``; nothing is stored.
+
+    :raises ValueError: on use, if the physics does not say its noise
+        (:func:`noise_std`).
+
+    |sep|
+
+    :Examples:
+
+        >>> import torch
+        >>> from deepinv.physics import GaussianNoise
+        >>> from deepinv_lvtino.optim import GaussianLikelihood
+        >>> from deepinv_lvtino.physics import TemporalPooling
+        >>> physics = TemporalPooling((1, 4, 2, 2), 2, noise_model=GaussianNoise(0.5))
+        >>> x = torch.ones(1, 1, 4, 2, 2)
+        >>> GaussianLikelihood()(x, physics.A(x) + 1, physics)  # 8 values of 1 / (2 * 0.25)
+        tensor([16.])
+    """
+
+    def fn(self, x: Tensor, y: Tensor, physics: Physics, *args: Any, **kw: Any) -> Tensor:
+        r"""
+        Value :math:`g_y(x)`.
+
+        :param torch.Tensor x: video, shape ``(B, C, T, H, W)``.
+        :param torch.Tensor y: measurement.
+        :param deepinv.physics.Physics physics: operator with Gaussian noise.
+        :return: (:class:`torch.Tensor`) one value per element of the batch.
+        """
+        return L2(noise_std(physics)).fn(x, y, physics)
+
+    def grad(
+        self, x: Tensor, y: Tensor, physics: Physics, *args: Any, **kw: Any
+    ) -> Tensor:
+        r"""
+        Gradient :math:`A^{\top}(A x - y) / \sigma_n^2`.
+
+        :param torch.Tensor x: video, shape ``(B, C, T, H, W)``.
+        :param torch.Tensor y: measurement.
+        :param deepinv.physics.Physics physics: operator with Gaussian noise.
+        :return: (:class:`torch.Tensor`) gradient, shape of ``x``.
+        """
+        sigma = noise_std(physics)
+        if isinstance(sigma, Tensor):
+            sigma = sigma.reshape(-1, *[1] * (x.ndim - 1))
+        return L2(1.0).grad(x, y, physics) / sigma**2
+
+    def prox(
+        self,
+        x: Tensor,
+        y: Tensor,
+        physics: Physics,
+        *args: Any,
+        gamma: float | Tensor = 1.0,
+        **kw: Any,
+    ) -> Tensor:
+        r"""
+        Proximal step :math:`\arg\min_u \tau g_y(u) + \frac12 \|u - x\|^2`.
+
+        :param torch.Tensor x: centre, shape ``(B, C, T, H, W)``.
+        :param torch.Tensor y: measurement.
+        :param deepinv.physics.Physics physics: operator with Gaussian noise.
+        :param float gamma: step :math:`\tau`; the physics solves for
+            :math:`\tau / \sigma_n^2`.
+        :return: (:class:`torch.Tensor`) video, shape of ``x``.
+        """
+        return L2(noise_std(physics)).prox(x, y, physics, gamma=gamma)

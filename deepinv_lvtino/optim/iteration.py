@@ -1,0 +1,148 @@
+r"""One sweep of LVTINO as a DeepInverse iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from deepinv.optim import DataFidelity, OptimIterator
+from deepinv.optim.optim_iterators.optim_iterator import fStep, gStep
+from deepinv.physics import Physics
+from torch import Tensor
+
+from deepinv_lvtino.optim.data_steps import DataStep
+from deepinv_lvtino.optim.noise import global_noise
+from deepinv_lvtino.optim.priors import ProductOfExperts, SAEPrior
+from deepinv_lvtino.optim.schedule import Sweep
+
+_Interval = tuple[float, float] | None
+
+
+class LVTINOIteration(OptimIterator):
+    r"""
+    One sweep of LVTINO :footcite:p:`spagnoletti2025lvtino` (Algorithm 1).
+
+    .. math::
+
+        x_{k+1/4} &= \operatorname{SAE}_V(x_k, t_k^V) \\
+        x_{k+1/2} &= \underset{u}{\arg\min} \; g_y(u)
+        + \frac{1}{2 \delta_k \eta} \|u - x_{k+1/4}\|^2 \\
+        x_{k+3/4} &= \operatorname{SAE}_I(x_{k+1/2}, t_k^I) \\
+        x_{k+1} &= \underset{u}{\arg\min} \; g_y(u)
+        + \frac{1}{2 \delta_k (1-\eta)} \|u - x_{k+3/4}\|^2
+
+    A half that the current :class:`Sweep` does not have is passed over. As in every
+    DeepInverse iteration the priors act through ``g_step`` and the data through ``f_step``.
+
+    |sep|
+
+    .. footbibliography::
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(has_cost=False, g_first=True, **kwargs)
+        self.f_step = fStepLVTINO(g_first=True)
+        self.g_step = gStepLVTINO(g_first=True)
+
+    def forward(
+        self,
+        X: dict[str, Any],
+        cur_data_fidelity: DataFidelity,
+        cur_prior: ProductOfExperts,
+        cur_params: dict[str, Any],
+        y: Tensor,
+        physics: Physics,
+        *args: Any,
+        noise_source: Callable[[str, Tensor], Tensor] = global_noise,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        r"""
+        Run one sweep.
+
+        :param dict X: current iterate ``{"est": (x,), "cost": None}``.
+        :param deepinv.optim.DataFidelity cur_data_fidelity: data fidelity :math:`g_y`.
+        :param ProductOfExperts cur_prior: the priors.
+        :param dict cur_params: ``"sweep"`` (:class:`Sweep`), ``"index"`` (number of the
+            sweep, for the labels of its noise) and ``"clamp"`` (interval or ``None``).
+        :param torch.Tensor y: measurement.
+        :param deepinv.physics.Physics physics: measurement operator.
+        :param Callable noise_source: ``(label, like)`` to standard normal noise, called
+            with ``"k0/video"``, ``"k0/image"``, ``"k1/video"``, …
+        :return: (dict) next iterate.
+        """
+        x = X["est"][0]
+        sweep: Sweep = cur_params["sweep"]
+        clamp: _Interval = cur_params["clamp"]
+        for name, expert, half in (
+            ("video", cur_prior.video, sweep.video),
+            ("image", cur_prior.image, sweep.image),
+        ):
+            if half is None:
+                continue
+            label = f"k{cur_params['index']}/{name}"
+            x = self.g_step(
+                x,
+                expert,
+                half.time,
+                lambda like, label=label: noise_source(label, like),
+                clamp,
+            )
+            x = self.f_step(x, cur_data_fidelity, half.data_step, y, physics, clamp)
+        return {"est": (x,), "cost": None}
+
+
+class gStepLVTINO(gStep):  # noqa: N801 (DeepInverse's naming)
+    r"""Prior half-step: one stochastic autoencoding."""
+
+    def forward(
+        self,
+        x: Tensor,
+        cur_prior: SAEPrior,
+        time: float,
+        noise: Callable[[Tensor], Tensor],
+        clamp: _Interval = None,
+    ) -> Tensor:
+        r"""
+        Apply one expert.
+
+        :param torch.Tensor x: video, shape ``(B, C, T, H, W)``.
+        :param SAEPrior cur_prior: the expert.
+        :param float time: time of the model.
+        :param Callable noise: gives the noise for a tensor like its argument.
+        :param tuple[float, float] clamp: interval that what the model is given and what it
+            returns are projected to, or ``None``.
+        :return: (:class:`torch.Tensor`) video, shape of ``x``.
+        """
+        return _project(cur_prior.prox(_project(x, clamp), time, noise=noise), clamp)
+
+
+class fStepLVTINO(fStep):  # noqa: N801 (DeepInverse's naming)
+    r"""Data half-step."""
+
+    def forward(
+        self,
+        x: Tensor,
+        cur_data_fidelity: DataFidelity,
+        data_step: DataStep,
+        y: Tensor,
+        physics: Physics,
+        clamp: _Interval = None,
+    ) -> Tensor:
+        r"""
+        Pull the video towards the measurement.
+
+        :param torch.Tensor x: video, shape ``(B, C, T, H, W)``.
+        :param deepinv.optim.DataFidelity cur_data_fidelity: data fidelity :math:`g_y`.
+        :param DataStep data_step: the step, with its numbers.
+        :param torch.Tensor y: measurement.
+        :param deepinv.physics.Physics physics: measurement operator.
+        :param tuple[float, float] clamp: interval the result is projected to if the step
+            is of a kind that is projected, or ``None``.
+        :return: (:class:`torch.Tensor`) video, shape of ``x``.
+        """
+        u = data_step(x, y, physics, cur_data_fidelity)
+        return _project(u, clamp) if data_step.clamped else u
+
+
+def _project(x: Tensor, interval: _Interval) -> Tensor:
+    return x if interval is None else x.clamp(*interval)

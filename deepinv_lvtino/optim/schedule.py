@@ -1,0 +1,344 @@
+r"""What a run does in each sweep: times of the models, numbers of the data steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from deepinv_lvtino.models import ConsistencyModel
+from deepinv_lvtino.optim.data_steps import (
+    AdamTVStep,
+    ConjugateGradientStep,
+    DataStep,
+    GammaStep,
+    PrimalDualTVStep,
+    ProximalStep,
+)
+from deepinv_lvtino.utils import check_positive
+
+#: Weight of the video prior when both priors are used and nothing is said.
+DEFAULT_ETA = 0.5
+
+#: First and last step of the default schedule, in squared [0, 1] pixel units.
+DEFAULT_DELTA = (0.1, 0.002)
+
+#: Number of sweeps of the default schedule.
+DEFAULT_NUM_STEPS = 5
+
+
+@dataclass(frozen=True)
+class HalfStep:
+    r"""
+    One prior with the data step that follows it.
+
+    :param float time: time of the stochastic autoencoder, in its model's unit.
+    :param DataStep data_step: data step.
+    """
+
+    time: float
+    data_step: DataStep
+
+
+@dataclass(frozen=True)
+class Sweep:
+    r"""
+    One sweep of the sampler: the video half, then the image half; either may be missing.
+
+    :param HalfStep video: video prior and first data step, or ``None``.
+    :param HalfStep image: image prior and second data step, or ``None``.
+    """
+
+    video: HalfStep | None = None
+    image: HalfStep | None = None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    r"""
+    Times and data steps of every sweep.
+
+    The constructor takes them explicitly; :meth:`calibrated` derives the times from the
+    steps so that the sampler is statistically consistent (the default), and
+    :meth:`published` gives the settings released with the LVTINO paper.
+
+    :param Sequence[Sweep] sweeps: the sweeps, in order.
+    :param str init: where the run starts unless it is told: ``'pinv'`` (pseudo-inverse)
+        or ``'prox'`` (proximal step from black with weight 200).
+    :param tuple[float, float] clamp: interval that intermediate videos are projected to,
+        or ``None`` for no projection (the default: projections bias the sampler).
+    :raises ValueError: if there is no sweep, or a sweep does nothing.
+
+    |sep|
+
+    :Examples:
+
+        Two sweeps of a video model alone, with steps of 0.02 and 0.01:
+
+        >>> from deepinv_lvtino.optim import HalfStep, ProximalStep, Schedule, Sweep
+        >>> schedule = Schedule(
+        ...     [
+        ...         Sweep(video=HalfStep(300.0, ProximalStep(0.02))),
+        ...         Sweep(video=HalfStep(200.0, ProximalStep(0.01))),
+        ...     ]
+        ... )
+        >>> schedule.num_steps
+        2
+    """
+
+    sweeps: Sequence[Sweep]
+    init: str = "pinv"
+    clamp: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sweeps", tuple(self.sweeps))
+        if not self.sweeps or any(
+            sweep.video is None and sweep.image is None for sweep in self.sweeps
+        ):
+            msg = "`sweeps` must hold one sweep or more, each with a half-step to do."
+            raise ValueError(msg)
+
+    @property
+    def num_steps(self) -> int:
+        r"""Number of sweeps."""
+        return len(self.sweeps)
+
+    def resolve(
+        self,
+        video_model: ConsistencyModel | None,
+        image_model: ConsistencyModel | None,
+        eta: float | None = None,
+    ) -> tuple[Sweep, ...]:
+        r"""
+        The sweeps for given models: half-steps of a missing model are left out.
+
+        :param ConsistencyModel video_model: video model, or ``None``.
+        :param ConsistencyModel image_model: image model, or ``None``.
+        :param float eta: weight of the video prior; only a calibrated schedule can follow
+            it.
+        :return: (tuple[Sweep, ...]) the sweeps, each with something to do.
+        :raises ValueError: if ``eta`` is given to explicit steps, or nothing is left.
+        """
+        if eta is not None:
+            msg = (
+                "`eta` cannot change a schedule with explicit steps; use "
+                "`Schedule.calibrated(eta=...)` or write the steps accordingly."
+            )
+            raise ValueError(msg)
+        kept = [
+            Sweep(
+                sweep.video if video_model is not None else None,
+                sweep.image if image_model is not None else None,
+            )
+            for sweep in self.sweeps
+        ]
+        kept = [sweep for sweep in kept if sweep != Sweep()]
+        if not kept:
+            msg = "`schedule` has no half-step for the given models."
+            raise ValueError(msg)
+        return tuple(kept)
+
+    @classmethod
+    def calibrated(
+        cls,
+        delta: float | Sequence[float] | None = None,
+        eta: float | None = None,
+        num_steps: int | None = None,
+        **options: Any,
+    ) -> CalibratedSchedule:
+        r"""
+        Steps whose times make the chain sample the product-of-experts posterior.
+
+        A stochastic autoencoder at relative noise variance :math:`r(t)` is, to first
+        order, a Langevin step of size :math:`c^2 r(t) / 2`, with :math:`c` the model's
+        ``pixel_scale``. The times solve
+
+        .. math::
+
+            \delta_k \eta = \tfrac12 c_V^2 \, r(t_k^V), \qquad
+            \delta_k (1 - \eta) = \tfrac12 c_I^2 \, r(t_k^I)
+
+        so that with Gaussian experts and constant :math:`\delta` the chain's stationary
+        law tends to the exact posterior at first order in :math:`\delta`.
+
+        :param float, Sequence[float] delta: step :math:`\delta`, one number or one per
+            sweep, in squared [0, 1] pixel units; by default a geometric decrease.
+        :param float eta: weight :math:`\eta` of the video prior, in [0, 1]; 1/2 by default.
+            With one model alone it is 1 (video) or 0 (image).
+        :param int num_steps: number of sweeps; 5 by default, or as many as ``delta`` has.
+        :param options: ``init`` and ``clamp``, as in the constructor.
+        :return: (:class:`CalibratedSchedule`) the schedule.
+        :raises ValueError: if an argument is out of range, or lengths disagree.
+        """
+        if eta is not None and not 0 <= eta <= 1:
+            msg = f"`eta` must lie in [0, 1]; got {eta}."
+            raise ValueError(msg)
+        if num_steps is not None and (int(num_steps) != num_steps or num_steps < 1):
+            msg = f"`num_steps` must be a positive integer; got {num_steps}."
+            raise ValueError(msg)
+        if delta is None:
+            deltas = _geometric(*DEFAULT_DELTA, num_steps or DEFAULT_NUM_STEPS)
+        elif isinstance(delta, Sequence):
+            deltas = tuple(float(value) for value in delta)
+        else:
+            deltas = (float(delta),) * (num_steps or DEFAULT_NUM_STEPS)
+        if num_steps not in (None, len(deltas)):
+            msg = (
+                f"`delta` has {len(deltas)} values, but `num_steps` is {num_steps}. Give "
+                "one number for all sweeps, or one per sweep."
+            )
+            raise ValueError(msg)
+        return CalibratedSchedule(delta=deltas, eta=eta, **options)
+
+    @classmethod
+    def published(cls, problem: str) -> Schedule:
+        r"""
+        Settings released with the LVTINO paper.
+
+        Numbers of steps, times, weights, projections and the early-stopped solvers are
+        those of the released code. The times are in the units of Wan (rectified flow, 1 to
+        1000) and SDXL (variance preserving, 0 to 999). Problem C was published with a start
+        from an interpolation network, which is to be given as ``init``.
+
+        :param str problem: ``'A'``, ``'B'`` or ``'C'``.
+        :return: (:class:`Schedule`) the schedule.
+        :raises ValueError: if the problem is unknown.
+        """
+        if problem not in _PUBLISHED:
+            msg = (
+                f"`problem` must be one of {', '.join(map(repr, _PUBLISHED))}; got "
+                f"{problem!r}."
+            )
+            raise ValueError(msg)
+        return _PUBLISHED[problem]
+
+
+@dataclass(frozen=True)
+class CalibratedSchedule(Schedule):
+    r"""
+    Schedule whose times follow from its steps; made by :meth:`Schedule.calibrated`.
+
+    The sweeps are known only together with the models: see :meth:`resolve`.
+
+    :param tuple[float, ...] delta: step of every sweep.
+    :param float eta: weight of the video prior, or ``None`` for the default.
+    :raises ValueError: if a step is not positive.
+    """
+
+    sweeps: Sequence[Sweep] = field(default=(), repr=False)
+    delta: tuple[float, ...] = ()
+    eta: float | None = None
+
+    def __post_init__(self) -> None:
+        for value in self.delta:
+            check_positive("delta", value)
+        if not self.delta:
+            msg = "`delta` must hold one step or more."
+            raise ValueError(msg)
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.delta)
+
+    def resolve(
+        self,
+        video_model: ConsistencyModel | None,
+        image_model: ConsistencyModel | None,
+        eta: float | None = None,
+    ) -> tuple[Sweep, ...]:
+        r"""
+        The sweeps for given models.
+
+        :param ConsistencyModel video_model: video model, or ``None`` (frame-wise LATINO).
+        :param ConsistencyModel image_model: image model, or ``None`` (LVTINO-V).
+        :param float eta: weight of the video prior; the schedule's own by default.
+        :return: (tuple[Sweep, ...]) the sweeps. With both models the last sweep ends after
+            its first data step (Algorithm 1).
+        :raises ValueError: if a model's noise schedule does not reach a step.
+        """
+        if video_model is None or image_model is None:
+            eta = 0.0 if video_model is None else 1.0
+        elif eta is None:
+            eta = DEFAULT_ETA if self.eta is None else self.eta
+        sweeps = []
+        for k, delta in enumerate(self.delta):
+            last = k == len(self.delta) - 1
+            sweeps.append(
+                Sweep(
+                    _calibrated_half(video_model, delta * eta),
+                    _calibrated_half(image_model, delta * (1 - eta))
+                    if eta == 0 or not last
+                    else None,
+                )
+            )
+        return tuple(sweeps)
+
+
+def _calibrated_half(model: ConsistencyModel | None, stepsize: float) -> HalfStep | None:
+    if model is None or stepsize == 0:
+        return None
+    time = model.schedule.time(2 * stepsize / model.pixel_scale**2)
+    return HalfStep(time, ProximalStep(stepsize))
+
+
+def _geometric(first: float, last: float, count: int) -> tuple[float, ...]:
+    if count == 1:
+        return (first,)
+    return tuple(first * (last / first) ** (k / (count - 1)) for k in range(count))
+
+
+def _sweeps(
+    video_times: Sequence[float],
+    image_times: Sequence[float],
+    first_steps: Sequence[DataStep],
+    second_steps: Sequence[DataStep],
+) -> tuple[Sweep, ...]:
+    """Published sweeps; the last ones have no image half-step."""
+    missing = len(video_times) - len(image_times)
+    images = [HalfStep(*half) for half in zip(image_times, second_steps, strict=True)]
+    return tuple(
+        Sweep(HalfStep(time, step), image)
+        for time, step, image in zip(
+            video_times, first_steps, [*images, *[None] * missing], strict=True
+        )
+    )
+
+
+_VIDEO_TIMES = (757, 522, 375, 255, 125)
+_IMAGE_TIMES = (374, 249, 124, 124)
+_UNIT: dict[str, Any] = {"clamp": (0.0, 1.0), "init": "prox"}
+
+# LVTINO, released settings (published constants of problems A, B and C).
+_PUBLISHED = {
+    "A": Schedule(
+        _sweeps(
+            _VIDEO_TIMES,
+            _IMAGE_TIMES,
+            [PrimalDualTVStep(200, lam=2.873789e-4)] * 5,
+            [ConjugateGradientStep(19)] * 4,
+        ),
+        **_UNIT,
+    ),
+    "B": Schedule(
+        _sweeps(
+            _VIDEO_TIMES,
+            _IMAGE_TIMES,
+            [GammaStep(3539.0)] * 2 + [GammaStep(1363.0)] * 3,
+            [GammaStep(16868.0)] * 2 + [GammaStep(2721.0)] * 2,
+        ),
+        **_UNIT,
+    ),
+    "C": replace(
+        Schedule(
+            _sweeps(
+                _VIDEO_TIMES[:3],
+                (249, 63),
+                [AdamTVStep(55, lam=6.1785e-7, learning_rate=0.019848)]
+                + [AdamTVStep(55, lam=1.5583e-6, learning_rate=0.019848)] * 2,
+                [ConjugateGradientStep(23)] * 2,
+            ),
+            **_UNIT,
+        ),
+        init="pinv",
+    ),
+}
