@@ -152,10 +152,10 @@ class PowerSpectrum:
     .. footbibliography::
     """
 
-    power: float = 8e-3
-    slope: float = 2.0
-    corner: float = 4e-3
-    speed: float = 1.0
+    power: float = 1.1e-3
+    slope: float = 2.3
+    corner: float = 2e-3
+    speed: float = 0.4
     floor: float = 0.0
     chroma: float = 0.05
 

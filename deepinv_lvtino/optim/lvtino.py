@@ -111,6 +111,7 @@ class LVTINO(BaseOptim):
         if eta is None and isinstance(schedule, CalibratedSchedule):
             eta = schedule.eta
         video_model, image_model = _choose_models(video_model, image_model, eta)
+        prior = ProductOfExperts(video_model, image_model)
         both = video_model is not None and image_model is not None
         sweeps = schedule.resolve(video_model, image_model, eta if both else None)
         super().__init__(
@@ -123,7 +124,7 @@ class LVTINO(BaseOptim):
             data_fidelity=(
                 GaussianLikelihood() if data_fidelity is None else data_fidelity
             ),
-            prior=ProductOfExperts(video_model, image_model),
+            prior=prior,
             max_iter=len(sweeps),
             early_stop=False,
             custom_metrics=custom_metrics,

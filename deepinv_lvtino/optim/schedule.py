@@ -21,7 +21,7 @@ from deepinv_lvtino.utils import check_positive
 DEFAULT_ETA = 0.5
 
 #: First and last step of the default schedule, in squared [0, 1] pixel units.
-DEFAULT_DELTA = (0.1, 0.002)
+DEFAULT_DELTA = (0.5, 0.01)
 
 #: Number of sweeps of the default schedule.
 DEFAULT_NUM_STEPS = 5

@@ -1,0 +1,353 @@
+r"""The reconstructor's interface: DeepInverse's features, noise, and bad input."""
+
+from __future__ import annotations
+
+import copy
+
+import deepinv
+import pytest
+import torch
+from deepinv.models import Reconstructor
+from deepinv.optim import L2, BaseOptim, OptimIterator, Prior
+from deepinv.physics import GaussianNoise, Inpainting
+from deepinv_lvtino import LVTINO, Schedule, make_problem
+from deepinv_lvtino.models import (
+    ConsistencyModel,
+    GaussianConsistencyModel,
+    RectifiedFlow,
+    spectral_image,
+    spectral_video,
+)
+from deepinv_lvtino.optim import LVTINOIteration, ProductOfExperts, SAEPrior
+from deepinv_lvtino.physics import FramewisePhysics
+from helpers import generator, psnr, rand
+
+SIZE = (3, 5, 16, 24)
+
+
+@pytest.fixture
+def problem():
+    physics = make_problem("A", SIZE, sigma=0.01, rng=generator(1))
+    x = 0.5 + 0.2 * torch.sin(
+        torch.linspace(0, 3, 5).view(1, 1, 5, 1, 1)
+        + torch.linspace(0, 4, 24)
+        + torch.linspace(0, 2, 3).view(1, 3, 1, 1, 1)
+        + torch.zeros(2, 3, 5, 16, 24)
+    )
+    return x, physics(x), physics
+
+
+def test_is_a_deepinverse_algorithm():
+    solver = LVTINO()
+    assert isinstance(solver, (BaseOptim, Reconstructor))
+    assert isinstance(solver.fixed_point.iterator, LVTINOIteration)
+    assert isinstance(solver.fixed_point.iterator, OptimIterator)
+    assert isinstance(solver.prior[0], (ProductOfExperts, Prior))
+    assert not solver.training
+
+
+def test_shapes_batch_and_measurement(problem):
+    x, y, physics = problem
+    u = LVTINO(seed=0)(y, physics)
+    assert u.shape == x.shape
+    assert u.dtype == y.dtype
+    # Noise of 0.01: the sample's measurement agrees with y up to about that.
+    assert (physics.A(u) - y).square().mean().sqrt() < 0.02
+
+
+def test_seeds_and_replay(problem):
+    _, y, physics = problem
+    solver = LVTINO(seed=0)
+    u = solver(y, physics)
+    assert torch.equal(solver(y, physics), u)  # also on a second call of one object
+    assert torch.equal(LVTINO(seed=0)(y, physics), u)
+    assert not torch.equal(LVTINO(seed=1)(y, physics), u)
+    assert torch.equal(LVTINO()(y, physics, seed=0), u)
+    assert torch.equal(LVTINO(seed=5)(y, physics, seed=0), u)
+    torch.manual_seed(3)
+    first = LVTINO()(y, physics)
+    torch.manual_seed(3)
+    assert torch.equal(LVTINO()(y, physics), first)
+    assert not torch.equal(LVTINO()(y, physics), first)
+
+    record = {}
+
+    def recording(label, like):
+        record[label] = torch.randn(like.shape)
+        return record[label]
+
+    recorded = LVTINO(noise_source=recording)(y, physics)
+    expected = [f"k{k}/{name}" for k in range(5) for name in ("video", "image")][:-1]
+    assert list(record) == expected
+
+    def replay(label, like):
+        assert like.shape == record[label].shape
+        return record[label]
+
+    assert torch.equal(LVTINO(noise_source=replay)(y, physics), recorded)
+    assert torch.equal(solver(y, physics, noise_source=replay), recorded)
+    with pytest.raises(ValueError, match="`seed` and `noise_source`"):
+        LVTINO(seed=0, noise_source=replay)
+    with pytest.raises(ValueError, match="`seed` and `noise_source`"):
+        LVTINO()(y, physics, seed=0, noise_source=replay)
+
+
+def test_a_batch_element_does_not_depend_on_the_others(problem):
+    _, y, physics = problem
+    noises = {}
+
+    def source(label, like):
+        key = (label, *like.shape[1:])
+        if key not in noises:
+            noises[key] = torch.randn(2, *like.shape[1:], generator=generator(7))
+        return noises[key][which]
+
+    which = slice(0, 2)
+    both = LVTINO(noise_source=source)(y, physics)
+    for i in range(2):
+        which = slice(i, i + 1)
+        one = LVTINO(noise_source=source)(y[which], physics)
+        torch.testing.assert_close(one, both[which], atol=1e-5, rtol=1e-4)
+
+
+def test_init(problem):
+    x, y, physics = problem
+    zero = {"noise_source": lambda label, like: torch.zeros_like(like)}
+    solver = LVTINO(**zero)
+    pinv = solver(y, physics)
+    start = physics.A_dagger(y)
+    for init in (
+        "pinv",
+        start,
+        lambda y, physics: physics.A_dagger(y),
+        (start,),
+        {"est": (start,)},
+    ):
+        assert torch.equal(solver(y, physics, init=init), pinv)
+    from_truth = solver(y, physics, init=x)
+    assert not torch.equal(from_truth, pinv)
+    assert torch.equal(LVTINO(init=x, **zero)(y, physics), from_truth)
+    black = solver(y, physics, init="prox")
+    expected = physics.prox_l2(torch.zeros_like(x), y, 200.0)
+    assert torch.equal(solver(y, physics, init=expected), black)
+    assert torch.equal(start, physics.A_dagger(y))  # the given start is left alone
+
+
+def test_metrics_and_per_sweep_parameters(problem):
+    x, y, physics = problem
+    calls = []
+
+    def custom(values, x_prev, x):
+        calls.append(x.shape)
+        return float((x - x_prev).norm())
+
+    solver = LVTINO(seed=0, custom_metrics={"move": custom})
+    u, metrics = solver(y, physics, x_gt=x, compute_metrics=True)
+    assert set(metrics) == {"psnr", "residual", "move"}
+    assert len(metrics["psnr"]) == 2  # one list per batch element
+    assert len(metrics["psnr"][0]) == 6  # the start and five sweeps
+    assert len(metrics["move"][1]) == 5
+    assert calls[0] == SIZE
+    assert metrics["psnr"][0][-1] == pytest.approx(psnr(u[0], x[0]), abs=1e-3)
+    # Sweep parameters are DeepInverse's per-iteration lists.
+    assert len(solver.params_algo["sweep"]) == solver.max_iter == 5
+    assert solver.update_params_fn(3)["index"] == 3
+
+
+def test_data_fidelity(problem):
+    _, y, physics = problem
+    u = LVTINO(seed=0)(y, physics)
+    given = LVTINO(seed=0, data_fidelity=L2(sigma=0.01))(y, physics)
+    torch.testing.assert_close(given, u, atol=1e-5, rtol=1e-4)
+    per_sweep = [L2(sigma=0.01)] * 5
+    torch.testing.assert_close(
+        LVTINO(seed=0, data_fidelity=per_sweep)(y, physics), given
+    )
+    other = LVTINO(seed=0, data_fidelity=L2(sigma=0.3))(y, physics)
+    assert (physics.A(other) - y).norm() > 3 * (physics.A(u) - y).norm()
+    silent = make_problem("A", SIZE, sigma=0)
+    with pytest.raises(ValueError, match="`physics.noise_model` must be"):
+        LVTINO()(y, silent)
+    LVTINO(data_fidelity=L2(sigma=0.01))(y, silent)
+
+
+def test_noise_level_per_batch_element(problem):
+    _, y, physics = problem
+    physics = physics.clone()
+    physics.set_noise_model(GaussianNoise(torch.tensor([0.01, 0.3])))
+    u = LVTINO(seed=0)(y, physics)
+    residual = (physics.A(u) - y).flatten(1).norm(dim=1)
+    assert residual[1] > 3 * residual[0]
+
+
+def test_clamp(problem):
+    _, y, physics = problem
+    assert LVTINO(seed=0, clamp=(0.4, 0.6))(y, physics).min() >= 0.4
+    assert LVTINO(seed=0)(y, physics).min() < 0.4
+
+
+def test_progress_bar(problem, capsys):
+    _, y, physics = problem
+    LVTINO(seed=0)(y, physics)
+    assert capsys.readouterr().err == ""
+    LVTINO(seed=0, show_progress_bar=True)(y, physics)
+    assert "5/5" in capsys.readouterr().err
+
+
+def test_sample(problem):
+    _, y, physics = problem
+    samples = []
+    solver = LVTINO(seed=0)
+    mean, variance = solver.sample(
+        y, physics, num_samples=3, callback=lambda i, x: samples.append(x)
+    )
+    stack = torch.stack(samples)
+    torch.testing.assert_close(mean, stack.mean(0))
+    torch.testing.assert_close(variance, stack.var(0), atol=1e-6, rtol=1e-4)
+    assert not torch.equal(samples[0], samples[1])
+    again, _ = solver.sample(y, physics, num_samples=3)
+    assert torch.equal(again, mean)
+    other, _ = solver.sample(y, physics, num_samples=3, seed=1)
+    assert not torch.equal(other, mean)
+    one, zero = solver.sample(y, physics, num_samples=1)
+    assert torch.equal(one, solver(y, physics))
+    assert not zero.any()
+    labels = []
+
+    def source(label, like):
+        labels.append(label)
+        return torch.zeros_like(like)
+
+    _, still = solver.sample(y, physics, num_samples=2, noise_source=source)
+    assert labels[0] == "s0/k0/video"
+    assert labels[-1] == "s1/k4/video"
+    assert not still.any()
+    with pytest.raises(ValueError, match="`num_samples` must be 1"):
+        solver.sample(y, physics, num_samples=0)
+
+
+def test_state_dict_and_to():
+    mean, cov = torch.full((4,), 0.5), 0.1 * torch.eye(4)
+    solver = LVTINO(GaussianConsistencyModel(mean, cov))
+    state = solver.state_dict()
+    assert "video_model.mean" in state
+    other = LVTINO(GaussianConsistencyModel(0 * mean, 2 * cov))
+    other.load_state_dict(state)
+    assert torch.equal(other.video_model.mean, solver.video_model.mean)
+    solver.to(torch.float64)
+    assert solver.prior[0].video.model.mean.dtype == torch.float64
+    twin = copy.deepcopy(solver)
+    assert twin.prior[0].video.model is twin.video_model
+    assert twin.video_model is not solver.video_model
+
+
+def test_which_models():
+    video, image = spectral_video(), spectral_image()
+    assert LVTINO(video).image_model is None
+    assert LVTINO(image_model=image).video_model is None
+    solver = LVTINO(video, image)
+    assert (solver.video_model, solver.image_model) == (video, image)
+    assert LVTINO(video, image, eta=1).image_model is None
+    assert LVTINO(video, image, eta=0).video_model is None
+    assert LVTINO(eta=0.25).init_params_algo["sweep"][0].video.data_step.stepsize == (
+        pytest.approx(0.25 * LVTINO().schedule.delta[0])
+    )
+    with pytest.raises(ValueError, match="`image_model` is None"):
+        LVTINO(video, eta=0)
+    with pytest.raises(ValueError, match="`eta` must lie in"):
+        LVTINO(eta=2)
+    with pytest.raises(ValueError, match="`eta` cannot change"):
+        LVTINO(eta=0.3, schedule=Schedule.published("B"))
+    with pytest.raises(TypeError, match="ConsistencyModel"):
+        LVTINO(torch.nn.Identity())
+    with pytest.raises(ValueError, match="`init` must be 'pinv'"):
+        LVTINO(init="zeros")
+
+
+def test_priors():
+    prior = SAEPrior(GaussianConsistencyModel(torch.zeros(6), torch.eye(6)))
+    x, noise = rand(1, 1, 2, 1, 3).float(), rand(1, 1, 2, 1, 3, seed=1).float()
+    expected = prior.model.sae(x, 300.0, noise=noise)
+    assert torch.equal(prior.prox(x, 300.0, gamma=2.0, noise=noise), expected)
+    assert not prior.explicit_prior
+    with pytest.raises(NotImplementedError, match="video"):
+        ProductOfExperts(prior.model, None).prox(x)
+    with pytest.raises(TypeError, match="at least one"):
+        ProductOfExperts(None, None)
+
+
+class HalfPrecision(ConsistencyModel):
+    r"""A network in bfloat16, as real ones are."""
+
+    def __init__(self):
+        super().__init__(RectifiedFlow())
+        self.weight = torch.nn.Parameter(torch.ones((), dtype=torch.bfloat16))
+
+    def encode(self, x):
+        return x.to(self.weight.dtype)
+
+    def denoise(self, latent, t):
+        return latent * self.weight
+
+
+def test_half_precision_network_keeps_float32_data_steps(problem):
+    _, y, physics = problem
+    u = LVTINO(HalfPrecision(), seed=0, data_fidelity=L2(sigma=1e-4))(y, physics)
+    assert u.dtype == torch.float32
+    assert not u.requires_grad
+    # Far below the rounding of bfloat16 (4e-3).
+    assert (physics.A(u) - y).square().mean().sqrt() < 1e-4
+
+
+def test_framewise_physics(problem):
+    x, _, _ = problem
+    mask = (rand(1, 16, 24) > 0.5).float()
+    image = Inpainting(img_size=(3, 16, 24), mask=mask, noise_model=GaussianNoise(0.01))
+    physics = FramewisePhysics(image)
+    y = physics(x)
+    u = LVTINO(seed=0)(y, physics)
+    assert u.shape == x.shape
+    assert psnr(u, x) > psnr(physics.A_dagger(y), x) + 3
+
+
+def wrong_inputs():
+    physics = make_problem("A", SIZE, sigma=0.01)
+    y = torch.rand(1, *physics.measurement_size)
+    nan = y.clone()
+    nan[0, 0, 0, 0, 0] = float("nan")
+    image = deepinv.physics.Denoising(noise_model=GaussianNoise(0.1))
+    return {
+        "four axes": (y[0], physics, ValueError, "`y` must have 5 axes"),
+        "integers": ((255 * y).to(torch.uint8), physics, TypeError, "255"),
+        "nan": (nan, physics, ValueError, "`y` must be finite"),
+        "other size": (y[..., :-1], physics, ValueError, "`y` must have shape"),
+        "no frames": (y[:, :, :0], physics, ValueError, "`y` is empty"),
+        "other dtype": (y.double(), physics, TypeError, "float64"),
+        "other device": (y.to("meta"), physics, ValueError, "meta"),
+        "no tensor": (y.numpy(), physics, TypeError, "torch.Tensor"),
+        "image physics": (y[:, :, 0], image, ValueError, "5 axes"),
+        "image physics, integers": (
+            (255 * y[:, :, 0]).to(torch.uint8),
+            image,
+            TypeError,
+            "255",
+        ),
+    }
+
+
+@pytest.mark.parametrize("case", wrong_inputs())
+def test_wrong_input(case):
+    y, physics, error, message = wrong_inputs()[case]
+    with pytest.raises(error, match=message):
+        LVTINO()(y, physics)
+
+
+def test_wrong_start_and_devices(problem):
+    x, y, physics = problem
+    with pytest.raises(ValueError, match="`init` must have shape"):
+        LVTINO()(y, physics, init=x[..., :-1])
+    with pytest.raises(ValueError, match="`init` holds 1 videos"):
+        LVTINO()(y, physics, init=x[:1])
+    model = GaussianConsistencyModel(torch.zeros(4), torch.eye(4)).to("meta")
+    with pytest.raises(ValueError, match="`video_model` is on meta"):
+        LVTINO(model)(y, physics)
