@@ -74,7 +74,9 @@ def check_video(
         )
         raise ValueError(msg)
     if x.numel() == 0:
-        msg = f"`{name}` is empty: shape {tuple(x.shape)}. Every axis needs one element."
+        msg = (
+            f"`{name}` is empty: shape {tuple(x.shape)}. Every axis needs one element."
+        )
         raise ValueError(msg)
     if not x.is_floating_point():
         msg = (

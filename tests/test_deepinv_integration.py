@@ -9,6 +9,7 @@ import torch
 from deepinv.optim import ADMM, L2, PGD, TVPrior
 from deepinv.physics import Blur, GaussianNoise, LinearPhysics
 from deepinv.sampling import DDRM
+
 from deepinv_lvtino import LVTINO, make_problem
 from deepinv_lvtino.models import SpectralGaussianModel, gaussian_gain
 from deepinv_lvtino.optim import SAEPrior
@@ -25,7 +26,11 @@ SIZE = (3, 5, 16, 24)
 
 def clip(batch=1):
     t = torch.linspace(0, 1, 5).view(1, 1, 5, 1, 1)
-    u = torch.linspace(0, 6, 24) + 3 * t + torch.linspace(0, 1, batch).view(-1, 1, 1, 1, 1)
+    u = (
+        torch.linspace(0, 6, 24)
+        + 3 * t
+        + torch.linspace(0, 1, batch).view(-1, 1, 1, 1, 1)
+    )
     v = torch.linspace(0, 5, 16).view(1, 1, 1, 16, 1)
     return (0.5 + 0.4 * torch.sin(u) * torch.cos(v)).expand(batch, *SIZE).contiguous()
 
@@ -44,9 +49,7 @@ def test_deepinv_checks(name):
     back = physics.A(physics.A_dagger(y))
     torch.testing.assert_close(back, y, atol=1e-4, rtol=0)
     z = rand(1, *size, seed=1, dtype=torch.float32)
-    slow = LinearPhysics.prox_l2(
-        physics.clone(), z, y, 50.0, max_iter=500, tol=1e-7
-    )
+    slow = LinearPhysics.prox_l2(physics.clone(), z, y, 50.0, max_iter=500, tol=1e-7)
     torch.testing.assert_close(physics.prox_l2(z, y, 50.0), slow, atol=1e-3, rtol=0)
 
 
@@ -143,7 +146,9 @@ def test_ddrm_with_a_square_basis():
     def denoiser(noisy, sigma):
         r"""Posterior mean of the Gaussian prior."""
         gain = gaussian_gain(model._variances, 1.0, float(sigma)) ** 2
-        return model._transform(gain * model._transform(noisy - 0.5), inverse=True) + 0.5
+        return (
+            model._transform(gain * model._transform(noisy - 0.5), inverse=True) + 0.5
+        )
 
     torch.manual_seed(0)
     sigmas = np.geomspace(1, 0.01, 40)

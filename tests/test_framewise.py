@@ -8,6 +8,7 @@ import deepinv
 import pytest
 import torch
 from deepinv.physics import GaussianNoise, LinearPhysics
+
 from deepinv_lvtino.physics import FramewiseLinearPhysics, FramewisePhysics
 from helpers import rand, randn
 

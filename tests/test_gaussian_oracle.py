@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from deepinv.physics import GaussianNoise
+
 from deepinv_lvtino import LVTINO, Schedule
 from deepinv_lvtino.models import (
     GaussianConsistencyModel,
@@ -176,9 +177,7 @@ def test_stationary_law_tends_to_the_posterior_at_first_order(eta):
 def test_one_prior_alone(eta):
     physics, y, video, image = problem()
     mean, cov = posterior(physics, y, video, image, eta)
-    solver = LVTINO(
-        video, image, schedule=Schedule.calibrated(0.01, eta, 1500), seed=0
-    )
+    solver = LVTINO(video, image, schedule=Schedule.calibrated(0.01, eta, 1500), seed=0)
     assert solver.num_evaluations == 1500
     chains = 2000
     x = solver(y.expand(chains, -1, -1, -1, -1), physics).reshape(chains, 4)
@@ -224,9 +223,7 @@ def test_video_posterior_of_the_spectral_prior():
     residual = y.flatten() - matrix @ torch.full((96,), 0.5, dtype=torch.float64)
     mean = 0.5 + torch.linalg.solve(precision, matrix.T @ residual / 0.01)
     chains = 400
-    solver = LVTINO(
-        model, schedule=Schedule.calibrated(0.003, num_steps=300), seed=0
-    )
+    solver = LVTINO(model, schedule=Schedule.calibrated(0.003, num_steps=300), seed=0)
     x = solver(y.expand(chains, -1, -1, -1, -1), physics).reshape(chains, 96)
     error = x.mean(0) - mean
     monte_carlo = torch.linalg.inv(precision).diag().sum().sqrt() / chains**0.5

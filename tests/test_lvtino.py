@@ -10,6 +10,7 @@ import torch
 from deepinv.models import Reconstructor
 from deepinv.optim import L2, BaseOptim, OptimIterator, Prior
 from deepinv.physics import GaussianNoise, Inpainting
+
 from deepinv_lvtino import LVTINO, Schedule, make_problem
 from deepinv_lvtino.models import (
     ConsistencyModel,
@@ -308,6 +309,8 @@ def test_framewise_physics(problem):
     u = LVTINO(seed=0)(y, physics)
     assert u.shape == x.shape
     assert psnr(u, x) > psnr(physics.A_dagger(y), x) + 3
+    with pytest.raises(ValueError, match="Give the physics of this measurement"):
+        LVTINO()(y[..., :1], physics)  # would broadcast with the mask
 
 
 def wrong_inputs():

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+
 from deepinv_lvtino.models import (
     ConsistencyModel,
     GaussianConsistencyModel,
@@ -255,7 +256,9 @@ def test_spectral_model_adapts_to_size_and_is_invariant():
         model.sae(x, 300.0)
         noise = torch.randn(x.shape, generator=generator(0))
         x = model._transform(noise * model._variances.sqrt(), inverse=True) + 0.5
-        reference = (model._transform(x - 0.5) / model._variances.sqrt()).square().mean()
+        reference = (
+            (model._transform(x - 0.5) / model._variances.sqrt()).square().mean()
+        )
         u = x
         for k in range(20):
             u = model.sae(u, 250.0, generator=generator(k))

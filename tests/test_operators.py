@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from deepinv.physics.functional import gaussian_blur
+from PIL import Image
+
 from deepinv_lvtino.physics import (
     FramewisePhysics,
     TemporalBlur,
@@ -17,7 +19,6 @@ from deepinv_lvtino.physics import (
 )
 from deepinv_lvtino.physics.functional import separate_kernel
 from helpers import rand
-from PIL import Image
 
 FILTERS = ("bicubic", "bilinear", "gaussian", "sinc")
 PADDINGS = ("reflect", "circular", "replicate", "constant", "valid")
@@ -130,9 +131,9 @@ def test_video_blur_equals_deepinv(padding):
     kernel = gaussian_blur(sigma=(1.0, 2.0))
     x = rand(2, 3, 2, 20, 24, dtype=torch.float32)
     physics = VideoBlur(x.shape[1:], kernel, padding)
-    expected = FramewisePhysics(
-        deepinv.physics.Blur(filter=kernel, padding=padding)
-    ).A(x)
+    expected = FramewisePhysics(deepinv.physics.Blur(filter=kernel, padding=padding)).A(
+        x
+    )
     torch.testing.assert_close(physics.A(x), expected, atol=1e-5, rtol=0)
 
 
@@ -158,7 +159,10 @@ WRONG = {
     "filter": (lambda: VideoDownsampling(SIZE, 2, filter="box"), "`filter` must be"),
     "alignment": (lambda: VideoDownsampling(SIZE, 2, alignment="left"), "`alignment`"),
     "not separable": (lambda: VideoBlur(SIZE, ROTATED), "FramewisePhysics"),
-    "per channel": (lambda: VideoBlur(SIZE, torch.ones(1, 3, 2, 2)), "FramewisePhysics"),
+    "per channel": (
+        lambda: VideoBlur(SIZE, torch.ones(1, 3, 2, 2)),
+        "FramewisePhysics",
+    ),
     "too long": (
         lambda: VideoDownsampling(SIZE, 8, padding="valid"),
         "at least 32",
@@ -172,9 +176,7 @@ WRONG = {
         "deepinv",
     ),
     "centre, parity": (
-        lambda: VideoDownsampling(
-            SIZE, 2, filter=torch.ones(3, 3), alignment="center"
-        ),
+        lambda: VideoDownsampling(SIZE, 2, filter=torch.ones(3, 3), alignment="center"),
         "even length",
     ),
     "blur pair": (lambda: VideoBlur(SIZE, (torch.ones(2), torch.ones(2, 2))), "pair"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from deepinv_lvtino import LVTINO, make_problem
 from deepinv_lvtino.datasets import procedural_clip
 from helpers import STREET_CLIP, generator, needs_street_clip, psnr
-from PIL import Image
 
 
 def street_clip(num_frames=25, height=192, width=320):

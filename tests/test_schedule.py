@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from deepinv.optim import L2
+
 from deepinv_lvtino import LVTINO, Schedule
 from deepinv_lvtino.models import (
     ConsistencyModel,
@@ -98,6 +99,13 @@ def test_explicit():
         Sweep(video=HalfStep(200.0, ProximalStep(0.01))),
     ]
     schedule = Schedule(sweeps)
+    assert schedule == Schedule.explicit(
+        [300.0, 200.0], [0.02, 0.01], [200], [GammaStep(3.0)]
+    )
+    with pytest.raises(ValueError, match="`image_times` and `image_steps`"):
+        Schedule.explicit([300.0], [0.02], [200], [])
+    with pytest.raises(ValueError, match="`video_times` and `video_steps`"):
+        Schedule.explicit([300.0], [0.02, 0.01])
     assert schedule.resolve(video, image) == tuple(sweeps)
     only_video = schedule.resolve(video, None)
     assert [sweep.image for sweep in only_video] == [None, None]
@@ -141,7 +149,9 @@ def test_published_schedules_run(name):
     x = rand(1, *size, dtype=torch.float32)
     y = physics(x)
     video = GaussianConsistencyModel(
-        torch.full((512,), 0.5), 0.05 * torch.eye(512), schedule=RectifiedFlow(snap=True)
+        torch.full((512,), 0.5),
+        0.05 * torch.eye(512),
+        schedule=RectifiedFlow(snap=True),
     )
     image = GaussianConsistencyModel(torch.full((64,), 0.5), 0.05 * torch.eye(64), True)
     solver = LVTINO(video, image, schedule=Schedule.published(name), seed=0)
@@ -252,5 +262,3 @@ def test_steps_leave_their_input_alone():
         step(z, y, physics, L2())
         assert torch.equal(z, before)
         assert not z.requires_grad
-
-

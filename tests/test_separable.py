@@ -9,6 +9,7 @@ import deepinv
 import pytest
 import torch
 from deepinv.physics import GaussianNoise
+
 from deepinv_lvtino.physics import (
     SeparableVideoPhysics,
     TemporalBlur,
@@ -208,9 +209,7 @@ def test_svd_contract(full_svd):
         physics.V(physics.mask * physics.U_adjoint(y)), physics.A_adjoint(y)
     )
     coefficients = physics.V_adjoint(x)
-    torch.testing.assert_close(
-        physics.V_adjoint(physics.V(coefficients)), coefficients
-    )
+    torch.testing.assert_close(physics.V_adjoint(physics.V(coefficients)), coefficients)
     if full_svd:
         assert physics.mask.shape == (1, *SIZE)
         torch.testing.assert_close(physics.V(coefficients), x)

@@ -64,6 +64,10 @@ class GaussianConsistencyModel(ConsistencyModel):
         torch.Size([4, 1, 2, 1, 3])
     """
 
+    mean: Tensor
+    variances: Tensor
+    axes: Tensor
+
     def __init__(
         self,
         mean: Tensor,
@@ -117,7 +121,9 @@ class GaussianConsistencyModel(ConsistencyModel):
             )
             raise ValueError(msg)
         gain = gaussian_gain(self.variances, alpha, sigma)
-        clean = self.mean + ((flat - alpha * self.mean) @ self.axes * gain) @ self.axes.mT
+        clean = (
+            self.mean + ((flat - alpha * self.mean) @ self.axes * gain) @ self.axes.mT
+        )
         clean = clean.reshape(ordered.shape)
         return clean.movedim(1, 2) if self.per_frame else clean
 
@@ -278,7 +284,11 @@ class SpectralGaussianModel(ConsistencyModel):
         if size == self._size:
             return
         channels, frames, height, width = x.shape[1:]
-        axes = {3: height, 4: width} if self.per_frame else {2: frames, 3: height, 4: width}
+        axes = (
+            {3: height, 4: width}
+            if self.per_frame
+            else {2: frames, 3: height, 4: width}
+        )
         self._transforms = {axis: _cosine_basis(n, x) for axis, n in axes.items()}
         variances = self.spectrum.variances(
             None if self.per_frame else frames, height, width, x.device

@@ -61,7 +61,9 @@ class GaussianLikelihood(DataFidelity):
         tensor([16.])
     """
 
-    def fn(self, x: Tensor, y: Tensor, physics: Physics, *args: Any, **kw: Any) -> Tensor:
+    def fn(
+        self, x: Tensor, y: Tensor, physics: Physics, *args: Any, **kw: Any
+    ) -> Tensor:
         r"""
         Value :math:`g_y(x)`.
 

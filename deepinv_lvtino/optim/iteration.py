@@ -91,7 +91,7 @@ class LVTINOIteration(OptimIterator):
         return {"est": (x,), "cost": None}
 
 
-class gStepLVTINO(gStep):  # noqa: N801 (DeepInverse's naming)
+class gStepLVTINO(gStep):
     r"""Prior half-step: one stochastic autoencoding."""
 
     def forward(
@@ -116,7 +116,7 @@ class gStepLVTINO(gStep):  # noqa: N801 (DeepInverse's naming)
         return _project(cur_prior.prox(_project(x, clamp), time, noise=noise), clamp)
 
 
-class fStepLVTINO(fStep):  # noqa: N801 (DeepInverse's naming)
+class fStepLVTINO(fStep):
     r"""Data half-step."""
 
     def forward(

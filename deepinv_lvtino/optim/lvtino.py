@@ -183,18 +183,13 @@ class LVTINO(BaseOptim):
         """
         _check_measurement(y, physics)
         self._check_devices(y)
-        if seed is not None and noise_source is None:
-            noise = SeededNoise(seed)
-        else:
-            _one_source(seed, noise_source)
-            noise = noise_source or self._noise()
         return super().forward(
             y,
             physics,
             init=_as_init(init) if isinstance(init, str) else init,
             x_gt=x_gt,
             compute_metrics=compute_metrics,
-            noise_source=noise,
+            noise_source=self._noise(seed, noise_source),
             **kwargs,
         )
 
@@ -220,7 +215,7 @@ class LVTINO(BaseOptim):
         :param int num_samples: number of samples.
         :param init: start of every run, see the class.
         :param int seed: seed of the whole series; the solver's by default.
-        :param Callable noise_source: noise of the whole series, with labels ``"s0/k0/video"``,
+        :param Callable noise_source: noise of the whole series, labels ``"s0/k0/video"``,
             …, ``"s1/k0/video"``, …; the solver's by default.
         :param Callable callback: called with the number and the video of every sample.
         :return: (tuple[torch.Tensor, torch.Tensor]) mean and unbiased variance, shape
@@ -230,11 +225,7 @@ class LVTINO(BaseOptim):
         if num_samples < 1:
             msg = f"`num_samples` must be 1 or more; got {num_samples}."
             raise ValueError(msg)
-        _one_source(seed, noise_source)
-        if seed is not None:
-            noise: NoiseSource = SeededNoise(seed)
-        else:
-            noise = noise_source or self._noise()
+        noise = self._noise(seed, noise_source)
         statistics: Welford | None = None
         for i in range(num_samples):
             x = self(
@@ -268,15 +259,29 @@ class LVTINO(BaseOptim):
         x = X["est"][0]
         size = getattr(physics, "img_size", None)
         check_video("init", x, size=size if size and len(size) == 4 else None)
-        if len(x) != len(y):
+        if isinstance(y, Tensor) and len(x) != len(y):
             msg = f"`init` holds {len(x)} videos for {len(y)} measurements in `y`."
+            raise ValueError(msg)
+        if isinstance(physics, SeparableVideoPhysics) or not isinstance(y, Tensor):
+            return X  # the operator itself has checked `y`, or there are several
+        measured = physics.A(x).shape
+        if measured != y.shape:
+            msg = (
+                f"`y` has shape {tuple(y.shape)}, but the physics turns the start, of "
+                f"shape {tuple(x.shape)}, into {tuple(measured)}. Give the physics of this "
+                "measurement."
+            )
             raise ValueError(msg)
         return X
 
-    def _noise(self) -> NoiseSource:
-        if self.noise_source is not None:
-            return self.noise_source
-        return global_noise if self.seed is None else SeededNoise(self.seed)
+    def _noise(self, seed: int | None, noise_source: NoiseSource | None) -> NoiseSource:
+        """Noise of one call: what the call says, else what the solver says."""
+        _one_source(seed, noise_source)
+        if seed is None and noise_source is None:
+            seed, noise_source = self.seed, self.noise_source
+        if noise_source is not None:
+            return noise_source
+        return global_noise if seed is None else SeededNoise(seed)
 
     def _check_devices(self, y: Tensor) -> None:
         for name in ("video_model", "image_model"):

@@ -26,7 +26,7 @@ class SAEPrior(Prior):
     the time :math:`t`.
 
     :param ConsistencyModel model: video or image model.
-    :raises TypeError: if ``model`` is not a :class:`deepinv_lvtino.models.ConsistencyModel`.
+    :raises TypeError: if ``model`` is not a consistency model.
     """
 
     def __init__(self, model: ConsistencyModel) -> None:

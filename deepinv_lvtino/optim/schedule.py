@@ -3,7 +3,7 @@ r"""What a run does in each sweep: times of the models, numbers of the data step
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from deepinv_lvtino.models import ConsistencyModel
@@ -58,9 +58,9 @@ class Schedule:
     r"""
     Times and data steps of every sweep.
 
-    The constructor takes them explicitly; :meth:`calibrated` derives the times from the
-    steps so that the sampler is statistically consistent (the default), and
-    :meth:`published` gives the settings released with the LVTINO paper.
+    The constructor and :meth:`explicit` take them as they are; :meth:`calibrated` derives
+    the times from the steps so that the sampler is statistically consistent (the
+    default), and :meth:`published` gives the settings released with the LVTINO paper.
 
     :param Sequence[Sweep] sweeps: the sweeps, in order.
     :param str init: where the run starts unless it is told: ``'pinv'`` (pseudo-inverse)
@@ -73,17 +73,9 @@ class Schedule:
 
     :Examples:
 
-        Two sweeps of a video model alone, with steps of 0.02 and 0.01:
-
-        >>> from deepinv_lvtino.optim import HalfStep, ProximalStep, Schedule, Sweep
-        >>> schedule = Schedule(
-        ...     [
-        ...         Sweep(video=HalfStep(300.0, ProximalStep(0.02))),
-        ...         Sweep(video=HalfStep(200.0, ProximalStep(0.01))),
-        ...     ]
-        ... )
-        >>> schedule.num_steps
-        2
+        >>> from deepinv_lvtino import Schedule
+        >>> Schedule.calibrated(delta=[0.1, 0.02, 0.004], eta=0.3).num_steps
+        3
     """
 
     sweeps: Sequence[Sweep]
@@ -137,6 +129,54 @@ class Schedule:
             msg = "`schedule` has no half-step for the given models."
             raise ValueError(msg)
         return tuple(kept)
+
+    @classmethod
+    def explicit(
+        cls,
+        video_times: Sequence[float],
+        video_steps: Sequence[float | DataStep],
+        image_times: Sequence[float] = (),
+        image_steps: Sequence[float | DataStep] = (),
+        *,
+        init: str = "pinv",
+        clamp: tuple[float, float] | None = None,
+    ) -> Schedule:
+        r"""
+        Schedule from lists, one entry per sweep.
+
+        :param Sequence[float] video_times: times of the video model, in its unit.
+        :param Sequence[float | DataStep] video_steps: data steps that follow them; a number
+            is the size of a :class:`ProximalStep`.
+        :param Sequence[float] image_times: times of the image model; sweeps beyond the last
+            one have no image half-step (Algorithm 1 has one fewer than sweeps).
+        :param Sequence[float | DataStep] image_steps: data steps that follow them.
+        :param str init: see the class.
+        :param tuple[float, float] clamp: see the class.
+        :return: (:class:`Schedule`) the schedule.
+        :raises ValueError: if lengths disagree, or a step is not positive.
+
+        |sep|
+
+        :Examples:
+
+            >>> from deepinv_lvtino import Schedule
+            >>> schedule = Schedule.explicit([300, 200], [0.02, 0.01], [250], [0.02])
+            >>> [sweep.image is None for sweep in schedule.sweeps]
+            [False, True]
+        """
+        count = max(len(video_times), len(image_times))
+        return cls(
+            [
+                Sweep(*halves)
+                for halves in zip(
+                    _half_steps("video", video_times, video_steps, count),
+                    _half_steps("image", image_times, image_steps, count),
+                    strict=True,
+                )
+            ],
+            init=init,
+            clamp=clamp,
+        )
 
     @classmethod
     def calibrated(
@@ -274,7 +314,9 @@ class CalibratedSchedule(Schedule):
         return tuple(sweeps)
 
 
-def _calibrated_half(model: ConsistencyModel | None, stepsize: float) -> HalfStep | None:
+def _calibrated_half(
+    model: ConsistencyModel | None, stepsize: float
+) -> HalfStep | None:
     if model is None or stepsize == 0:
         return None
     time = model.schedule.time(2 * stepsize / model.pixel_scale**2)
@@ -287,58 +329,50 @@ def _geometric(first: float, last: float, count: int) -> tuple[float, ...]:
     return tuple(first * (last / first) ** (k / (count - 1)) for k in range(count))
 
 
-def _sweeps(
-    video_times: Sequence[float],
-    image_times: Sequence[float],
-    first_steps: Sequence[DataStep],
-    second_steps: Sequence[DataStep],
-) -> tuple[Sweep, ...]:
-    """Published sweeps; the last ones have no image half-step."""
-    missing = len(video_times) - len(image_times)
-    images = [HalfStep(*half) for half in zip(image_times, second_steps, strict=True)]
-    return tuple(
-        Sweep(HalfStep(time, step), image)
-        for time, step, image in zip(
-            video_times, first_steps, [*images, *[None] * missing], strict=True
+def _half_steps(
+    name: str, times: Sequence[float], steps: Sequence[float | DataStep], count: int
+) -> list[HalfStep | None]:
+    """Half-steps of one prior; the sweeps after the last time have none."""
+    if len(times) != len(steps) or len(times) > count:
+        msg = (
+            f"`{name}_times` and `{name}_steps` must have the same length, {count} at "
+            f"most (the number of sweeps); got {len(times)} and {len(steps)}."
         )
-    )
+        raise ValueError(msg)
+    halves: list[HalfStep | None] = [
+        HalfStep(time, step if isinstance(step, DataStep) else ProximalStep(step))
+        for time, step in zip(times, steps, strict=True)
+    ]
+    return halves + [None] * (count - len(halves))
 
 
 _VIDEO_TIMES = (757, 522, 375, 255, 125)
 _IMAGE_TIMES = (374, 249, 124, 124)
-_UNIT: dict[str, Any] = {"clamp": (0.0, 1.0), "init": "prox"}
 
 # LVTINO, released settings (published constants of problems A, B and C).
 _PUBLISHED = {
-    "A": Schedule(
-        _sweeps(
-            _VIDEO_TIMES,
-            _IMAGE_TIMES,
-            [PrimalDualTVStep(200, lam=2.873789e-4)] * 5,
-            [ConjugateGradientStep(19)] * 4,
-        ),
-        **_UNIT,
+    "A": Schedule.explicit(
+        _VIDEO_TIMES,
+        [PrimalDualTVStep(200, lam=2.873789e-4)] * 5,
+        _IMAGE_TIMES,
+        [ConjugateGradientStep(19)] * 4,
+        init="prox",
+        clamp=(0.0, 1.0),
     ),
-    "B": Schedule(
-        _sweeps(
-            _VIDEO_TIMES,
-            _IMAGE_TIMES,
-            [GammaStep(3539.0)] * 2 + [GammaStep(1363.0)] * 3,
-            [GammaStep(16868.0)] * 2 + [GammaStep(2721.0)] * 2,
-        ),
-        **_UNIT,
+    "B": Schedule.explicit(
+        _VIDEO_TIMES,
+        [GammaStep(3539.0)] * 2 + [GammaStep(1363.0)] * 3,
+        _IMAGE_TIMES,
+        [GammaStep(16868.0)] * 2 + [GammaStep(2721.0)] * 2,
+        init="prox",
+        clamp=(0.0, 1.0),
     ),
-    "C": replace(
-        Schedule(
-            _sweeps(
-                _VIDEO_TIMES[:3],
-                (249, 63),
-                [AdamTVStep(55, lam=6.1785e-7, learning_rate=0.019848)]
-                + [AdamTVStep(55, lam=1.5583e-6, learning_rate=0.019848)] * 2,
-                [ConjugateGradientStep(23)] * 2,
-            ),
-            **_UNIT,
-        ),
-        init="pinv",
+    "C": Schedule.explicit(
+        _VIDEO_TIMES[:3],
+        [AdamTVStep(55, lam=6.1785e-7, learning_rate=0.019848)]
+        + [AdamTVStep(55, lam=1.5583e-6, learning_rate=0.019848)] * 2,
+        (249, 63),
+        [ConjugateGradientStep(23)] * 2,
+        clamp=(0.0, 1.0),
     ),
 }

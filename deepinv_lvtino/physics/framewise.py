@@ -85,7 +85,9 @@ class FramewisePhysics(Physics):
             )
             raise TypeError(msg)
         super().__init__(
-            noise_model=image_physics.noise_model if noise_model is None else noise_model
+            noise_model=image_physics.noise_model
+            if noise_model is None
+            else noise_model
         )
         self.image_physics = image_physics
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from deepinv.physics.noise import GaussianNoise, ZeroNoise
@@ -37,7 +38,9 @@ class Problem:
     scale_factor: int
     temporal: Callable[..., SeparableVideoPhysics]
 
-    def video_size(self, measurement_size: _Size, num_frames: int | None = None) -> _Size:
+    def video_size(
+        self, measurement_size: _Size, num_frames: int | None = None
+    ) -> _Size:
         r"""
         Size of the video behind a measurement.
 
@@ -139,7 +142,7 @@ def make_problem(
         msg = f"`sigma` must be 0 or positive; got {sigma}."
         raise ValueError(msg)
     problem = PROBLEMS[name]
-    options = {"device": device, "dtype": dtype}
+    options: dict[str, Any] = {"device": device, "dtype": dtype}
     temporal = problem.temporal(img_size, **options)
     spatial = VideoDownsampling(
         temporal.measurement_size,

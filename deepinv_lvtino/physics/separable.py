@@ -101,7 +101,11 @@ class SeparableVideoPhysics(DecomposablePhysics):
             **options,
         )
         self.full_svd = full_svd
-        matrices = {"temporal": temporal, "vertical": vertical, "horizontal": horizontal}
+        matrices = {
+            "temporal": temporal,
+            "vertical": vertical,
+            "horizontal": horizontal,
+        }
         for (name, matrix), size in zip(
             matrices.items(), self.img_size[1:], strict=True
         ):
@@ -328,7 +332,7 @@ class SeparableVideoPhysics(DecomposablePhysics):
         correction = self.U_adjoint(y)
         correction = correction - s * self.V_adjoint(z)
         correction = correction * (gamma * s / (1 + gamma * s**2))
-        return self.V(correction) + z
+        return self.V(correction).add_(z)
 
     def compute_sqnorm(
         self, x0: Tensor | None = None, *args: Any, **kwargs: Any
