@@ -58,7 +58,7 @@ class GaussianLikelihood(DataFidelity):
         >>> physics = TemporalPooling((1, 4, 2, 2), 2, noise_model=GaussianNoise(0.5))
         >>> x = torch.ones(1, 1, 4, 2, 2)
         >>> GaussianLikelihood()(x, physics.A(x) + 1, physics)  # 8 values of 1 / (2 * 0.25)
-        tensor([16.])
+        tensor([16.0000])
     """
 
     def fn(
