@@ -163,7 +163,7 @@ class PowerSpectrum:
     corner: float = 2e-3
     speed: float = 0.4
     floor: float = 0.0
-    chroma: float = 0.05
+    chroma: float = 0.02
 
     def variances(
         self, frames: int | None, height: int, width: int, device: torch.device

@@ -42,8 +42,9 @@ class LVTINO(BaseOptim):
     (``eta=1`` or no image model) this is LVTINO-V, with the image prior alone (``eta=0`` or
     no video model) frame-wise LATINO.
 
-    It is a DeepInverse reconstructor: ``x = LVTINO()(y, physics)``. A *sample* lies up to
-    3 dB below the posterior *mean* in PSNR by its nature; :meth:`sample` gives the mean.
+    It is a DeepInverse reconstructor: ``x = LVTINO()(y, physics)``. A *sample* lies below
+    the posterior *mean* in PSNR by its nature (by 3 dB if the priors are right);
+    :meth:`sample` gives the mean.
 
     :param ConsistencyModel video_model: video prior.
     :param ConsistencyModel image_model: image prior. With neither, the embedded defaults
