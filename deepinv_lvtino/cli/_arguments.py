@@ -1,0 +1,258 @@
+r"""Arguments of the commands."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from fractions import Fraction
+from typing import Any
+
+_PROBLEMS = """\
+problems:
+  A  mean of 4 frames, then 4 times smaller
+  B  blur over 7 frames (circular in time), then 8 times smaller
+  C  mean of 8 frames, then 8 times smaller
+"""
+_GRIDS = """\
+pixel grids (--grid): where the pixels of a small video lie on the large one
+  deepinv  as DeepInverse and the published problems; default of a simulation
+  center   as ordinary resizers (FFmpeg, PIL, cameras); default of a real file
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    r"""
+    Parser of the command line.
+
+    :return: (argparse.ArgumentParser) the parser.
+    """
+    parser = argparse.ArgumentParser(
+        prog="deepinv-lvtino",
+        description="Zero-shot video restoration with the LVTINO sampler.",
+        epilog="Each command lists its options: deepinv-lvtino COMMAND --help",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _restore(commands)
+    _degrade(commands)
+    _demo(commands)
+    commands.add_parser(
+        "info",
+        help="versions, devices, problems and models",
+        description="Report versions, devices, problems and models.",
+    )
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction, name: str, **texts: Any
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"{_PROBLEMS}\n{_GRIDS}",
+        **texts,
+    )
+
+
+def _restore(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "restore",
+        help="restore a video from a measurement",
+        description="""\
+Restore a video from a measurement: the file with few frames, few pixels or blur that you
+have. The size of the video follows from the problem. With --simulate, INPUT is a clean
+clip that is first degraded, and the result is compared with it.
+
+OUTPUT is one sample of the posterior. Beside it are written <stem>.json, the report,
+<stem>-comparison.png and, with --samples, <stem>-mean (a video or folder as OUTPUT, the
+mean of the samples: the better PSNR) and <stem>-std.png (their standard deviation: where
+the result is a guess). A report of `degrade` beside INPUT gives the default options.""",
+    )
+    _input(parser, "measurement (with --simulate: clean clip)")
+    parser.add_argument(
+        "--simulate", action="store_true", help="degrade INPUT first, score the result"
+    )
+    _problem(parser, "name of the problem; A with --simulate, else required")
+    _size(parser, "resize INPUT first, Pillow's bicubic (only with --simulate)")
+    parser.add_argument(
+        "--frames",
+        type=_positive,
+        metavar="N",
+        help="with --simulate: use the first N frames; else: frames of the video, where "
+        "the measurement leaves a choice (problems A and C: the last group may not be "
+        "full)",
+    )
+    _operator(
+        parser,
+        grid="pixel grid; deepinv with --simulate, else center",
+        sigma="standard deviation of the noise, for values in [0, 1]; 0.001 with "
+        "--simulate, else 0.01, which suits an 8-bit compressed file",
+    )
+    _solver(parser, samples=1)
+    _common(parser)
+
+
+def _degrade(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "degrade",
+        help="write the measurement of a clean video",
+        description="""\
+Write the measurement of a clean video, without loss beyond rounding to 8 bit, and beside
+it <stem>.json, which `restore` reads.""",
+    )
+    _input(parser, "clean clip")
+    _problem(parser, "name of the problem", required=True)
+    _size(parser, "resize INPUT first, Pillow's bicubic")
+    parser.add_argument(
+        "--frames", type=_positive, metavar="N", help="use the first N frames"
+    )
+    _operator(
+        parser,
+        grid="pixel grid; default: deepinv",
+        sigma="standard deviation of the noise, for values in [0, 1]; default: 0.001",
+    )
+    _common(parser)
+
+
+def _demo(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "demo",
+        help="degrade, restore and score a built-in clip",
+        description="""\
+Degrade, restore and score a procedural clip. Writes original.mp4, measurement.mp4,
+restored.mp4 (one sample), restored-mean.mp4, restored-std.png, restored-comparison.png
+and restored.json.""",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="deepinv-lvtino-demo",
+        metavar="DIR",
+        help="folder to write into; default: %(default)s",
+    )
+    _problem(parser, "name of the problem; default: A", default="A")
+    _size(parser, "size of the clip; default: 320x192", default=(320, 192))
+    parser.add_argument(
+        "--frames",
+        type=_positive,
+        default=25,
+        metavar="N",
+        help="frames of the clip; default: 25",
+    )
+    _operator(
+        parser,
+        grid="pixel grid; default: deepinv",
+        sigma="standard deviation of the noise, for values in [0, 1]; default: 0.001",
+    )
+    _solver(parser, samples=8)
+    _common(parser)
+
+
+def _input(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "input", metavar="INPUT", help=f"{what}: a video file or a folder of frames"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUTPUT",
+        help="file ending in .mp4, .mkv, .mov or .avi, or a name without suffix for a "
+        "folder of PNG frames",
+    )
+    parser.add_argument(
+        "--fps",
+        type=_rate,
+        metavar="RATE",
+        help="frame rate in Hz of an INPUT folder, such as 25 or 30000/1001; default: 24",
+    )
+
+
+def _problem(parser: argparse.ArgumentParser, text: str, **options: Any) -> None:
+    parser.add_argument("--problem", metavar="NAME", help=text, **options)
+
+
+def _size(
+    parser: argparse.ArgumentParser, text: str, default: tuple[int, int] | None = None
+) -> None:
+    parser.add_argument(
+        "--size", type=_width_height, metavar="WxH", help=text, default=default
+    )
+
+
+def _operator(parser: argparse.ArgumentParser, grid: str, sigma: str) -> None:
+    parser.add_argument("--grid", choices=("deepinv", "center"), help=grid)
+    parser.add_argument("--sigma", type=float, metavar="S", help=sigma)
+
+
+def _solver(parser: argparse.ArgumentParser, samples: int) -> None:
+    parser.add_argument(
+        "--steps", type=_positive, metavar="N", help="sweeps; default: 5"
+    )
+    parser.add_argument(
+        "--eta",
+        type=float,
+        metavar="E",
+        help="weight of the video prior, from 0 (frames alone) to 1 (video prior alone); "
+        "default: 0.5",
+    )
+    parser.add_argument(
+        "--samples",
+        type=_positive,
+        default=samples,
+        metavar="N",
+        help="posterior samples, for their mean and standard deviation; default: "
+        "%(default)s",
+    )
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seed",
+        type=_seed,
+        default=0,
+        metavar="N",
+        help="seed of all randomness, on one device; default: 0",
+    )
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="cpu, cuda, cuda:1, ...; default: cuda if present",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace outputs that exist"
+    )
+
+
+def _positive(text: str) -> int:
+    return _integer(text, 1)
+
+
+def _seed(text: str) -> int:
+    return _integer(text, 0)
+
+
+def _integer(text: str, least: int) -> int:
+    if not re.fullmatch(r"\d{1,18}", text) or int(text) < least:
+        msg = f"expected an integer of {least} or more, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
+
+
+def _width_height(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", text)
+    if match is None or min(int(n) for n in match.groups()) < 1:
+        msg = f"expected WIDTHxHEIGHT in pixels, such as 320x192, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(match[1]), int(match[2])
+
+
+def _rate(text: str) -> Fraction:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(?:/(\d+))?", text)
+    if match is None or float(match[1]) == 0 or (match[2] and int(match[2]) == 0):
+        msg = f"expected a frame rate in Hz, such as 25 or 30000/1001, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return Fraction(match[1]) / int(match[2] or 1)

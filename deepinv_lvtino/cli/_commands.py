@@ -1,0 +1,159 @@
+r"""The commands."""
+
+from __future__ import annotations
+
+import argparse
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+
+from deepinv_lvtino.cli._errors import UserError, user_errors
+from deepinv_lvtino.cli._outputs import beside, check_outputs, staging
+from deepinv_lvtino.cli._report import (
+    Stopwatch,
+    clip_entry,
+    describe_device,
+    versions,
+    write_report,
+)
+from deepinv_lvtino.cli._setup import (
+    check_sigma,
+    choose_device,
+    clean_clip,
+    get_problem,
+    measured,
+    simulate,
+)
+from deepinv_lvtino.cli._solve import (
+    base_report,
+    make_solver,
+    output_files,
+    restore_and_write,
+)
+from deepinv_lvtino.datasets import procedural_clip, read_video, write_video
+from deepinv_lvtino.models import spectral_image, spectral_video
+from deepinv_lvtino.physics import PROBLEMS
+
+_DEMO_FPS = Fraction(24)
+
+
+def restore(arguments: argparse.Namespace) -> None:
+    """Restore a measurement, or simulate one first."""
+    source, output = Path(arguments.input), Path(arguments.output)
+    check_outputs(output_files(output, arguments.samples), arguments.overwrite, source)
+    if arguments.sigma is not None:
+        check_sigma(arguments.sigma)
+    if arguments.size is not None and not arguments.simulate:
+        msg = (
+            "--size is for --simulate: the size of a restored video follows from the "
+            "measurement and the problem."
+        )
+        raise UserError(msg)
+    device = choose_device(arguments.device)
+    solver = make_solver(arguments, device)
+    watch = Stopwatch(device)
+    if arguments.simulate:
+        problem = get_problem(arguments.problem or "A")
+        with watch.stage("read"):
+            frames, fps = clean_clip(arguments, source)
+        with watch.stage("degrade"):
+            task = simulate(arguments, problem, frames, fps, device)
+    else:
+        with watch.stage("read"):
+            task = measured(arguments, source, device)
+    with staging(output.parent) as folder:
+        restore_and_write(arguments, task, folder, output, watch, solver, str(source))
+    print(f"written: {output}, report {beside(output, '.json')}")
+
+
+def degrade(arguments: argparse.Namespace) -> None:
+    """Write a measurement and its report."""
+    source, output = Path(arguments.input), Path(arguments.output)
+    check_outputs([output, beside(output, ".json")], arguments.overwrite, source)
+    if arguments.sigma is not None:
+        check_sigma(arguments.sigma, zero=True)
+    problem = get_problem(arguments.problem)
+    device = choose_device(arguments.device)
+    watch = Stopwatch(device)
+    with watch.stage("read"):
+        frames, fps = clean_clip(arguments, source)
+    with watch.stage("degrade"):
+        task = simulate(arguments, problem, frames, fps, device)
+    with staging(output.parent) as folder:
+        with watch.stage("write"), user_errors():
+            path = folder / output.name
+            write_video(path, task.y[0], task.measurement_fps, lossless=True)
+            stored = read_video(path).frames
+        # noise, rounding to 8 bit and clipping together: what `restore` has to expect
+        exact = task.physics.A(frames[None].to(device))[0].cpu()
+        error = float((stored - exact).square().mean().sqrt())
+        report = base_report(arguments, task, device)
+        report |= {
+            "input": str(source),
+            "output": str(output),
+            "measurement_error": error,
+            "original": clip_entry(tuple(frames.shape), fps),
+            "seconds": watch.seconds,
+        }
+        with user_errors():
+            write_report(folder / beside(output, ".json").name, report)
+    size = report["measurement"]
+    print(
+        f"problem {problem.name} ({problem.description}), grid {task.settings['grid']}, "
+        f"sigma {task.settings['sigma']:.3g} ({error:.3g} with rounding to 8 bit): "
+        f"{size['width']}x{size['height']}, {size['frames']} frames"
+    )
+    print(f"written: {output}, report {beside(output, '.json')}")
+
+
+def demo(arguments: argparse.Namespace) -> None:
+    """Degrade, restore and score a procedural clip."""
+    target = Path(arguments.output)
+    if target.exists() and not target.is_dir():
+        msg = f"{target} is a file; the demonstration needs a folder."
+        raise UserError(msg)
+    output = target / "restored.mp4"
+    extra = [target / "original.mp4", target / "measurement.mp4"]
+    files = [*output_files(output, arguments.samples), *extra]
+    check_outputs(files, arguments.overwrite, None)
+    if arguments.sigma is not None:
+        check_sigma(arguments.sigma)
+    problem = get_problem(arguments.problem)
+    device = choose_device(arguments.device)
+    solver = make_solver(arguments, device)
+    watch = Stopwatch(device)
+    width, height = arguments.size
+    with watch.stage("clip"):
+        frames = procedural_clip(arguments.frames, height, width)
+    with watch.stage("degrade"):
+        task = simulate(arguments, problem, frames, _DEMO_FPS, device)
+    with staging(target) as folder:
+        with user_errors():
+            write_video(folder / extra[0].name, frames, task.fps)
+            write_video(folder / extra[1].name, task.y[0], task.measurement_fps)
+        restore_and_write(
+            arguments, task, folder, output, watch, solver, "procedural_clip"
+        )
+    print(f"written to {target}; look at {beside(output, '-comparison.png')} first")
+
+
+def info(arguments: argparse.Namespace) -> None:
+    """Print versions, devices, problems and models."""
+    for name, version in versions().items():
+        print(f"{name:<16}{version}")
+    devices = [torch.device("cpu")]
+    devices += [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+    for device in devices:
+        print(f"{'device':<16}{describe_device(device)}")
+    print(f"{'default device':<16}{choose_device(None)}")
+    print("problems")
+    for problem in PROBLEMS.values():
+        print(
+            f"  {problem.name}  {problem.description} (1 of {problem.frame_factor} "
+            f"frames, 1 of {problem.scale_factor**2} pixels)"
+        )
+    print("embedded models")
+    for make in (spectral_video, spectral_image):
+        first_line = (make.__doc__ or "").strip().splitlines()[0]
+        print(f"  {make.__name__}: {first_line}")

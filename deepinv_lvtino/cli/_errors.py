@@ -1,0 +1,24 @@
+r"""Mistakes of the user, as opposed to those of the program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class UserError(Exception):
+    """Arguments or files that cannot be used; shown as one line."""
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Around checks of what the user gave; elsewhere an error keeps its traceback."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise UserError(_words(str(error))) from error
+
+
+def _words(message: str) -> str:
+    """One line, as for people who typed a command."""
+    return " ".join(message.removeprefix("`path`: ").split())

@@ -1,0 +1,97 @@
+r"""The JSON report beside an output."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import deepinv_lvtino
+from deepinv_lvtino.cli._outputs import beside
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    import av
+    import deepinv
+
+    libraries = av.library_versions
+    return {
+        "deepinv_lvtino": deepinv_lvtino.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "deepinv": deepinv.__version__,
+        "av": av.__version__,
+        "libavcodec": ".".join(map(str, libraries["libavcodec"])),
+    }
+
+
+def describe_device(device: torch.device) -> str:
+    """Device in words."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    if device.type == "cpu":
+        return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
+    return str(device)
+
+
+def clip_entry(shape: tuple[int, ...], fps: Fraction) -> dict[str, Any]:
+    """Size and frame rate of a clip ``(C, T, H, W)``."""
+    _, frames, height, width = shape
+    return {"frames": frames, "height": height, "width": width, "fps": str(fps)}
+
+
+class Stopwatch:
+    """Seconds per stage."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: dict[str, float] = {}
+        self.device = device
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what is inside."""
+        start = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[name] = round(time.perf_counter() - start, 4)
+
+
+def write_report(path: Path, report: dict[str, Any]) -> None:
+    """Write as JSON."""
+    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def find_degrade_report(source: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Report that ``degrade`` left beside a measurement."""
+    path = beside(source, ".json")
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return (path, report) if _is_degrade_report(report) else None
+
+
+def _is_degrade_report(report: Any) -> bool:
+    """Whether everything that ``restore`` reads is there and makes sense."""
+    try:
+        sizes = [report["measurement"][key] for key in ("frames", "height", "width")]
+        return bool(
+            report["command"] == "degrade"
+            and isinstance(report["problem"], str)
+            and report["grid"] in ("deepinv", "center")
+            and report["measurement_error"] > 0
+            and Fraction(report["measurement"]["fps"]) > 0
+            and all(isinstance(n, int) for n in (*sizes, report["original"]["frames"]))
+        )
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return False

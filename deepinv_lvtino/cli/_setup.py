@@ -1,0 +1,195 @@
+r"""From arguments and files to a measurement with its operator."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deepinv_lvtino.cli._errors import UserError, user_errors
+from deepinv_lvtino.cli._report import find_degrade_report
+from deepinv_lvtino.datasets import read_video, resize_video
+from deepinv_lvtino.physics import PROBLEMS, SeparableVideoPhysics, make_problem
+from deepinv_lvtino.physics.problems import Problem
+
+# Measurement noise and sampler must not draw the same numbers.
+_NOISE_SEED_OFFSET = 2**32
+
+
+@dataclass(frozen=True)
+class Task:
+    r"""
+    A measurement, its operator, and what is known about it.
+
+    :param Problem problem: the named problem.
+    :param SeparableVideoPhysics physics: its operator at this size.
+    :param torch.Tensor y: measurement, ``(1, 3, t, h, w)``.
+    :param fractions.Fraction fps: frame rate of the video.
+    :param torch.Tensor clean: the true video ``(1, 3, T, H, W)``, in a simulation.
+    :param dict settings: what the report says about the operator.
+    """
+
+    problem: Problem
+    physics: SeparableVideoPhysics
+    y: Tensor
+    fps: Fraction
+    clean: Tensor | None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def measurement_fps(self) -> Fraction:
+        """Frame rate of the measurement."""
+        return self.fps / self.problem.frame_factor
+
+
+def get_problem(name: str | None) -> Problem:
+    """Problem of a name."""
+    if name in PROBLEMS:
+        return PROBLEMS[name]
+    known = ", ".join(f"{p.name} ({p.description})" for p in PROBLEMS.values())
+    if name is None:
+        msg = (
+            "--problem is missing: say how INPUT was made from the video that you want: "
+            f"{known}. If INPUT is a clean clip, add --simulate."
+        )
+    else:
+        msg = f"--problem must be one of {known}; got {name!r}."
+    raise UserError(msg)
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Device of a name; the GPU if there is one by default."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        msg = f"--device {name} cannot be used here ({reason}). Try --device cpu."
+        raise UserError(msg) from error
+    return device
+
+
+def check_sigma(sigma: float, *, zero: bool = False) -> None:
+    """Refuse a noise level that has no meaning (or that a sampler cannot use)."""
+    if not math.isfinite(sigma) or sigma < 0 or (sigma == 0 and not zero):
+        least = "0 or positive" if zero else "positive"
+        msg = f"--sigma must be {least} and finite; got {sigma:g}."
+        raise UserError(msg)
+
+
+def clean_clip(arguments: argparse.Namespace, source: Path) -> tuple[Tensor, Fraction]:
+    """The clean clip of a simulation, ``(3, T, H, W)``, resized as asked."""
+    with user_errors():
+        clip = read_video(source, arguments.frames, fps=arguments.fps)
+    frames = clip.frames
+    if arguments.size is not None:
+        width, height = arguments.size
+        frames = resize_video(frames, height, width)
+    return frames, clip.fps
+
+
+def simulate(
+    arguments: argparse.Namespace,
+    problem: Problem,
+    frames: Tensor,
+    fps: Fraction,
+    device: torch.device,
+) -> Task:
+    """Degrade a clean clip ``(3, T, H, W)``."""
+    height, width = frames.shape[-2:]
+    _check_divides(problem, width, height)
+    grid = arguments.grid or "deepinv"
+    sigma = 0.001 if arguments.sigma is None else arguments.sigma
+    noise_seed = arguments.seed + _NOISE_SEED_OFFSET
+    rng = torch.Generator(device).manual_seed(noise_seed)
+    clean = frames[None].to(device)
+    with user_errors():
+        physics = make_problem(
+            problem.name,
+            tuple(clean.shape[1:]),  # type: ignore[arg-type]
+            sigma,
+            alignment=grid,
+            rng=rng,
+            device=device,
+        )
+    settings = {"grid": grid, "sigma": sigma, "noise_seed": noise_seed}
+    return Task(problem, physics, physics(clean), fps, clean, settings)
+
+
+def _check_divides(problem: Problem, width: int, height: int) -> None:
+    factor = problem.scale_factor
+    if width % factor == 0 and height % factor == 0:
+        return
+    near = "x".join(
+        str(max(factor, factor * math.floor(n / factor + 0.5))) for n in (width, height)
+    )
+    msg = (
+        f"the width and height of the clip must be multiples of {factor} for problem "
+        f"{problem.name}; they are {width}x{height}. The nearest size that works is "
+        f"--size {near}."
+    )
+    raise UserError(msg)
+
+
+def measured(arguments: argparse.Namespace, source: Path, device: torch.device) -> Task:
+    """A measurement from a file, with defaults from the report beside it."""
+    found = find_degrade_report(source)
+    known = found[1] if found else {}
+    if found:
+        print(f"report of degrade found: {found[0]}")
+    name = arguments.problem or known.get("problem")
+    problem = get_problem(name)
+    if known and known.get("problem") != problem.name:
+        print(
+            f"note: --problem {problem.name} contradicts the report, which says "
+            f"{known.get('problem')}; going on with {problem.name}"
+        )
+    same_problem = bool(known) and known.get("problem") == problem.name
+    fps = arguments.fps
+    if fps is None and source.is_dir():
+        fps = Fraction(known["measurement"]["fps"]) if known else None
+    with user_errors():
+        clip = read_video(source, fps=fps)
+    # a file that was cut or replaced since then is not the one of the report
+    shape = list(clip.frames.shape[1:])
+    size = known.get("measurement", {})
+    if known and [size[key] for key in ("frames", "height", "width")] != shape:
+        print("note: INPUT is not the file of the report (other size); report ignored")
+        known, same_problem = {}, False
+        problem = get_problem(arguments.problem)
+
+    num_frames = arguments.frames
+    if num_frames is None and same_problem:
+        num_frames = known["original"]["frames"]
+    grid = arguments.grid or known.get("grid") or "center"
+    sigma = arguments.sigma
+    if sigma is None:
+        sigma = float(known.get("measurement_error", 0.01))
+    check_sigma(sigma)
+    with user_errors():
+        video_size = problem.video_size(tuple(clip.frames.shape), num_frames)  # type: ignore[arg-type]
+        physics = make_problem(
+            problem.name, video_size, sigma, alignment=grid, device=device
+        )
+    settings = {
+        "grid": grid,
+        "sigma": sigma,
+        "degrade_report": str(found[0]) if found and known else None,
+    }
+    if known:
+        print(
+            f"from the report: problem {known['problem']}, grid {known['grid']}, "
+            f"{known['original']['frames']} frames, error of the file "
+            f"{known['measurement_error']:.3g} (explicit options win)"
+        )
+    y = clip.frames[None].to(device)
+    fps = clip.fps * problem.frame_factor
+    return Task(problem, physics, y, fps, None, settings)

@@ -1,0 +1,231 @@
+r"""Restoring a measurement, and the files that come of it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from deepinv.loss.metric import PSNR, SSIM
+from torch import Tensor
+
+from deepinv_lvtino import LVTINO, Schedule
+from deepinv_lvtino.cli._errors import user_errors
+from deepinv_lvtino.cli._outputs import beside
+from deepinv_lvtino.cli._picture import (
+    Row,
+    draw_comparison,
+    draw_deviation,
+    enlarge_measurement,
+)
+from deepinv_lvtino.cli._report import (
+    Stopwatch,
+    clip_entry,
+    describe_device,
+    versions,
+    write_report,
+)
+from deepinv_lvtino.cli._setup import Task
+from deepinv_lvtino.datasets import write_video
+from deepinv_lvtino.optim.schedule import DEFAULT_ETA, CalibratedSchedule
+
+_SSIM_WINDOW = 11
+_LABELS = {
+    "pseudo_inverse": "pseudo-inverse",
+    "restoration": "restoration (one sample)",
+    "mean": "mean of the samples",
+}
+
+
+def output_files(output: Path, samples: int) -> list[Path]:
+    """All files of a restoration."""
+    files = [output, beside(output, ".json"), beside(output, "-comparison.png")]
+    if samples > 1:
+        files += [beside(output, f"-mean{output.suffix}"), beside(output, "-std.png")]
+    return files
+
+
+def make_solver(arguments: argparse.Namespace, device: torch.device) -> LVTINO:
+    """Solver with the embedded models."""
+    with user_errors():
+        schedule = Schedule.calibrated(eta=arguments.eta, num_steps=arguments.steps)
+        solver = LVTINO(
+            schedule=schedule,
+            seed=arguments.seed,
+            show_progress_bar=sys.stderr.isatty(),
+        )
+    return solver.to(device)
+
+
+def solve(
+    task: Task, solver: LVTINO, num_samples: int, watch: Stopwatch
+) -> dict[str, Tensor]:
+    """Pseudo-inverse, one sample, and with several their mean and deviation."""
+    with torch.no_grad():
+        with watch.stage("pseudo_inverse"):
+            results = {"pseudo_inverse": task.physics.A_dagger(task.y)}
+        if num_samples == 1:
+            with watch.stage("restore"):
+                results["restoration"] = solver(task.y, task.physics)
+            return results
+
+        def keep(index: int, sample: Tensor) -> None:
+            print(f"sample {index + 1} of {num_samples}", flush=True)
+            results.setdefault("restoration", sample.clone())
+
+        with watch.stage("restore"):
+            mean, variance = solver.sample(
+                task.y, task.physics, num_samples, callback=keep
+            )
+    results["mean"] = mean
+    results["deviation"] = variance.clamp(min=0).sqrt()
+    return results
+
+
+def score(task: Task, results: dict[str, Tensor]) -> dict[str, Any]:
+    """Fit to the measurement and, in a simulation, PSNR and SSIM over the frames."""
+    sigma = task.settings["sigma"]
+    metrics: dict[str, Any] = {}
+    for name in _LABELS:
+        if name not in results:
+            continue
+        x = results[name]
+        residual = (task.physics.A(x) - task.y).square().mean().sqrt()
+        entry: dict[str, Any] = {"residual_over_sigma": float(residual) / sigma}
+        if task.clean is not None:
+            estimate, reference = _as_frames(x), _as_frames(task.clean)
+            entry["psnr"] = float(PSNR()(estimate, reference).mean())
+            large = min(x.shape[-2:]) >= _SSIM_WINDOW
+            entry["ssim"] = float(SSIM()(estimate, reference).mean()) if large else None
+        metrics[name] = entry
+    return metrics
+
+
+def _as_frames(x: Tensor) -> Tensor:
+    return x[0].transpose(0, 1).clamp(0, 1)
+
+
+def print_scores(metrics: dict[str, Any]) -> None:
+    """Table of the scores."""
+    for name, entry in metrics.items():
+        text = f"  {_LABELS[name]:<26}"
+        if "psnr" in entry:
+            text += f"PSNR {entry['psnr']:.2f} dB  "
+        if entry.get("ssim") is not None:
+            text += f"SSIM {entry['ssim']:.3f}  "
+        print(f"{text}residual {entry['residual_over_sigma']:.2f} sigma")
+
+
+def write_results(
+    folder: Path, output: Path, task: Task, results: dict[str, Tensor], metrics: Any
+) -> None:
+    """Videos and pictures."""
+    with user_errors():
+        write_video(folder / output.name, results["restoration"][0], task.fps)
+        _draw(folder / beside(output, "-comparison.png").name, task, results, metrics)
+        if "mean" in results:
+            mean = beside(output, f"-mean{output.suffix}").name
+            write_video(folder / mean, results["mean"][0], task.fps)
+            deviation = beside(output, "-std.png").name
+            draw_deviation(folder / deviation, results["deviation"][0])
+
+
+def _draw(
+    path: Path, task: Task, results: dict[str, Tensor], metrics: dict[str, Any]
+) -> None:
+    size = results["restoration"].shape[1:]
+    problem = task.problem
+    enlarged = enlarge_measurement(
+        task.y[0], size, problem.frame_factor, problem.scale_factor
+    )
+    _, t, h, w = task.y[0].shape
+    rows = [Row(f"measurement: {w}x{h}, {t} frames", enlarged)]
+    for name, label in _LABELS.items():
+        if name in results:
+            psnr = metrics[name].get("psnr")
+            text = label if psnr is None else f"{label}: PSNR {psnr:.2f} dB"
+            rows.append(Row(text, results[name][0]))
+    if task.clean is not None:
+        rows.append(Row("reference", task.clean[0]))
+    draw_comparison(path, rows)
+
+
+def base_report(
+    arguments: argparse.Namespace, task: Task, device: torch.device
+) -> dict[str, Any]:
+    """What the reports of all commands say."""
+    return {
+        "command": arguments.command,
+        "problem": task.problem.name,
+        "problem_description": task.problem.description,
+        **task.settings,
+        "seed": arguments.seed,
+        "measurement": clip_entry(tuple(task.y.shape[1:]), task.measurement_fps),
+        "device": describe_device(device),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+
+
+def restore_and_write(
+    arguments: argparse.Namespace,
+    task: Task,
+    folder: Path,
+    output: Path,
+    watch: Stopwatch,
+    solver: LVTINO,
+    source: str,
+) -> None:
+    """Everything after the measurement: restore, score, write into ``folder``."""
+    _, frames, height, width = task.physics.img_size
+    print(
+        f"problem {task.problem.name} ({task.problem.description}), grid "
+        f"{task.settings['grid']}, sigma {task.settings['sigma']:.3g}: "
+        f"{width}x{height}, {frames} frames at {_rate(task)} Hz",
+        flush=True,
+    )
+    results = solve(task, solver, arguments.samples, watch)
+    with watch.stage("score"):
+        metrics = score(task, results)
+    with watch.stage("write"):
+        write_results(folder, output, task, results, metrics)
+    report = base_report(arguments, task, watch.device)
+    report |= {
+        "input": source,
+        "output": str(output),
+        "simulated": task.clean is not None,
+        "video": clip_entry(tuple(task.physics.img_size), task.fps),
+        "samples": arguments.samples,
+        "schedule": _schedule_entry(solver),
+        "models": {
+            "video": _model_name(solver.video_model),
+            "image": _model_name(solver.image_model),
+        },
+        "metrics": metrics,
+        "seconds": watch.seconds,
+    }
+    with user_errors():
+        write_report(folder / beside(output, ".json").name, report)
+    print_scores(metrics)
+
+
+def _rate(task: Task) -> str:
+    return f"{float(task.fps):.6g}"
+
+
+def _schedule_entry(solver: LVTINO) -> dict[str, Any]:
+    schedule = solver.schedule
+    entry: dict[str, Any] = {
+        "steps": schedule.num_steps,
+        "evaluations": solver.num_evaluations,
+    }
+    if isinstance(schedule, CalibratedSchedule):
+        entry["eta"] = DEFAULT_ETA if schedule.eta is None else schedule.eta
+        entry["delta"] = list(schedule.delta)
+    return entry
+
+
+def _model_name(model: Any) -> str | None:
+    return None if model is None else type(model).__name__

@@ -1,0 +1,151 @@
+r"""
+Colours of video frames: between PyAV frames and RGB values in [0, 1].
+
+The YUV matrices are applied here, in floating point, rather than by FFmpeg's scaler: its
+fast paths are off by one or two grey levels, and a reconstruction sees that as noise.
+The scaler only brings the chroma planes to full size.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+
+# H.273 matrix coefficients: code -> (K_r, K_b); "unspecified" is FFmpeg's default, 601
+_MATRICES = {
+    1: (0.2126, 0.0722),
+    2: (0.299, 0.114),
+    3: (0.299, 0.114),
+    4: (0.30, 0.11),
+    5: (0.299, 0.114),
+    6: (0.299, 0.114),
+    7: (0.212, 0.087),
+    9: (0.2627, 0.0593),
+}
+_BT601, _BT709 = 5, 1
+_LIMITED, _FULL = 1, 2
+_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
+
+
+def frame_to_rgb(frame: VideoFrame) -> np.ndarray:
+    r"""
+    RGB values of a decoded frame.
+
+    The frame's own matrix (BT.601 where it does not say, as FFmpeg) and range (limited
+    where it does not say, full for grey and ``yuvj`` formats) are undone. Nothing is
+    rounded to 8 bit on the way.
+
+    :param av.VideoFrame frame: decoded frame, YUV, grey, palette or RGB, up to 16 bit.
+    :return: (numpy.ndarray) float32, shape ``(H, W, 3)``, in [0, 1].
+    :raises ValueError: if the colour coding is one that this reader does not know.
+    """
+    transfer = int(getattr(frame, "color_trc", 2))
+    if transfer in _HDR_TRANSFERS:
+        msg = (
+            f"its colours are HDR ({_HDR_TRANSFERS[transfer]}), which are not values in "
+            "[0, 1] of an ordinary display. Convert it first, for example with FFmpeg's "
+            "filters zscale and tonemap"
+        )
+        raise ValueError(msg)
+    name = frame.format.name
+    deep = any(component.bits > 8 for component in frame.format.components)
+    if frame.format.is_rgb or name.startswith(("pal8", "mono")):
+        return _planes(frame, "rgb48le" if deep else "rgb24")
+    grey = name.startswith("gray")
+    full_by_name = grey or name.startswith("yuvj")
+    unspecified = _FULL if full_by_name else _LIMITED
+    colour_range = int(frame.color_range) or unspecified
+    if grey:
+        # planes as they are: a conversion to YUV would change the range
+        luma = _planes(frame, "gray16le" if deep else "gray", colour_range)
+        luma = _expand_luma(luma, colour_range, deep)
+        return np.clip(np.repeat(luma, 3, axis=2), 0.0, 1.0)
+    if frame.colorspace not in _MATRICES:
+        msg = (
+            f"its colour matrix (code {int(frame.colorspace)} of H.273) is not supported."
+            " Convert it first, for example with ffmpeg -vf scale=out_color_matrix=bt709"
+        )
+        raise ValueError(msg)
+    planes = _planes(frame, "yuv444p16le" if deep else "yuv444p", colour_range)
+    luma = _expand_luma(planes[..., 0], colour_range, deep)
+    blue, red = _expand_chroma(planes[..., 1:], colour_range, deep)
+    k_r, k_b = _MATRICES[int(frame.colorspace)]
+    r = luma + 2 * (1 - k_r) * red
+    b = luma + 2 * (1 - k_b) * blue
+    g = (luma - k_r * r - k_b * b) / (1 - k_r - k_b)
+    return np.clip(np.stack([r, g, b], axis=-1), 0.0, 1.0, dtype=np.float32)
+
+
+def _planes(frame: VideoFrame, fmt: str, colour_range: int | None = None) -> np.ndarray:
+    """Values ``(H, W, channels)`` in another format of the same colours, in [0, 1]."""
+    options: dict[str, Any] = {}
+    if colour_range is not None:
+        options["src_color_range"] = options["dst_color_range"] = colour_range
+    if frame.format.name != fmt:
+        matrix = 0 if frame.format.is_rgb else _BT601  # the same on both sides
+        if colour_range is not None and matrix:
+            options["src_colorspace"] = options["dst_colorspace"] = matrix
+        frame = frame.reformat(format=fmt, interpolation="BICUBIC", **options)
+    deep = fmt.endswith("le")
+    kind, largest = (np.dtype("<u2"), 65535) if deep else (np.dtype("u1"), 255)
+    height, width = frame.height, frame.width
+    channels = 3 // len(frame.planes) if not fmt.startswith("gray") else 1
+    planes = []
+    for plane in frame.planes:
+        data: Any = plane
+        rows = np.frombuffer(data, kind).reshape(-1, plane.line_size // kind.itemsize)
+        values = rows[:height, : width * channels]
+        planes.append(values.reshape(height, width, channels))
+    return np.concatenate(planes, axis=-1).astype(np.float32) / largest
+
+
+def _expand_luma(values: np.ndarray, colour_range: int, deep: bool) -> np.ndarray:
+    if colour_range == _FULL:
+        return values
+    # 16-bit values are 8-bit ones shifted left, not multiplied by 257
+    unit = 65535 / 256 if deep else 255
+    return (values * unit - 16) / 219
+
+
+def _expand_chroma(
+    values: np.ndarray, colour_range: int, deep: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    unit = 65535 / 256 if deep else 255
+    scale = 224 if colour_range == _LIMITED else (65535 / 256 if deep else 255)
+    centred = (values * unit - 128) / scale
+    return centred[..., 0], centred[..., 1]
+
+
+def rgb_to_yuv(rgb: np.ndarray, subsample: bool) -> np.ndarray:
+    r"""
+    8-bit YUV planes of a frame, BT.709 matrix, limited range.
+
+    Chroma of 4:2:0 is filtered and placed as H.264 expects: on the left one of each two
+    columns, between each two rows.
+
+    :param numpy.ndarray rgb: shape ``(H, W, 3)``, floating point, in [0, 1].
+    :param bool subsample: 4:2:0, for even sizes, rather than 4:4:4.
+    :return: (numpy.ndarray) uint8, in the layout of ``VideoFrame.from_ndarray``.
+    """
+    k_r, k_b = _MATRICES[_BT709]
+    r, g, b = (rgb[..., i] for i in range(3))
+    y = k_r * r + (1 - k_r - k_b) * g + k_b * b
+    luma = 16 + 219 * y
+    chroma = [
+        128 + 224 * (b - y) / (2 * (1 - k_b)),
+        128 + 224 * (r - y) / (2 * (1 - k_r)),
+    ]
+    if not subsample:
+        return np.round(np.stack([luma, *chroma])).astype(np.uint8)
+    small = []
+    for plane in chroma:
+        rows = (plane[0::2] + plane[1::2]) / 2
+        wide = np.pad(rows, ((0, 0), (1, 0)), mode="edge")
+        small.append((wide[:, :-1:2] + 2 * wide[:, 1::2] + wide[:, 2::2]) / 4)
+    flat = np.concatenate([plane.ravel() for plane in (luma, *small)])
+    height, width = luma.shape
+    return np.round(flat.reshape(height * 3 // 2, width)).astype(np.uint8)

@@ -1,0 +1,95 @@
+r"""Encoding of video files through PyAV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepinv_lvtino.datasets._colour import rgb_to_yuv
+
+
+def encode_file(
+    path: Path,
+    images: Iterable[np.ndarray],
+    size: tuple[int, int],
+    fps: Fraction,
+    crf: int,
+    lossless: bool,
+) -> None:
+    r"""
+    Encode frames; see :func:`deepinv_lvtino.datasets.write_video` for what is written.
+
+    :param pathlib.Path path: the file; its suffix decides the container.
+    :param Iterable[numpy.ndarray] images: uint8 RGB frames ``(H, W, 3)``.
+    :param tuple[int, int] size: ``(H, W)``.
+    :param fractions.Fraction fps: frames per second.
+    :param int crf: quality from 0 (best) to 51.
+    :param bool lossless: whether to keep the 8-bit RGB values.
+    :raises ValueError: if this build of PyAV has no encoder for it.
+    """
+    import av
+
+    height, width = size
+    codec, pixels, options = _codec(path.suffix, height, width, crf, lossless)
+    rgb = not pixels.startswith("yuv")
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=fps, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, pixels
+        stream.codec_context.time_base = 1 / fps
+        _tag(stream.codec_context, rgb)
+        for index, image in enumerate(images):
+            if rgb:
+                frame = av.VideoFrame.from_ndarray(image, "rgb24")
+                frame = frame.reformat(format=pixels)
+            else:
+                planes = rgb_to_yuv(
+                    image.astype(np.float32) / 255, subsample=pixels == "yuv420p"
+                )
+                frame = av.VideoFrame.from_ndarray(planes, pixels)
+            _tag(frame, rgb)
+            frame.pts, frame.time_base = index, 1 / fps
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def _tag(target: Any, rgb: bool) -> None:
+    """BT.709 primaries and transfer; matrix and range, of limited YUV or of RGB."""
+    target.color_primaries = target.color_trc = 1
+    if not rgb:
+        target.colorspace, target.color_range = 1, 1
+
+
+def _codec(
+    suffix: str, height: int, width: int, crf: int, lossless: bool
+) -> tuple[str, str, dict[str, str]]:
+    import av
+
+    even = height % 2 == 0 and width % 2 == 0
+    suffix = suffix.lower()
+    # AVI has no presentation times, so no reordered frames
+    order = {"bf": "0"} if suffix == ".avi" else {}
+    if lossless:
+        if "libx264rgb" in av.codecs_available:
+            return "libx264rgb", "rgb24", {"qp": "0", "preset": "fast", **order}
+        if suffix in (".mkv", ".avi"):
+            return "ffv1", "bgr0", {}
+        msg = (
+            "`lossless` video needs PyAV with libx264 for .mp4 and .mov. Write .mkv or "
+            "a folder of frames."
+        )
+        raise ValueError(msg)
+    if "libx264" in av.codecs_available:
+        pixels = "yuv420p" if even else "yuv444p"
+        return "libx264", pixels, {"crf": str(crf), "preset": "medium", **order}
+    if even:
+        scale = str(max(1, min(31, round(1 + crf / 8))))
+        return "mpeg4", "yuv420p", {"qmin": scale, "qmax": scale}
+    msg = (
+        "`path`: odd sizes need PyAV with libx264. Write a folder of frames, or install "
+        "PyAV's own wheel."
+    )
+    raise ValueError(msg)

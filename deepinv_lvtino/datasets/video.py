@@ -1,0 +1,339 @@
+r"""Video files and folders of frames, as tensors and back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from deepinv_lvtino.datasets._decode import decode_file
+from deepinv_lvtino.datasets._encode import encode_file
+from deepinv_lvtino.datasets._images import (
+    IMAGE_SUFFIXES,
+    list_frames,
+    read_image,
+    write_image,
+)
+
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
+_FOLDER_FPS = Fraction(24)
+
+
+@dataclass(frozen=True)
+class VideoClip:
+    r"""
+    A video and its frame rate.
+
+    :param torch.Tensor frames: shape ``(3, T, H, W)``, float32, in [0, 1].
+    :param fractions.Fraction fps: frames per second.
+    """
+
+    frames: Tensor
+    fps: Fraction
+
+
+def read_video(
+    path: str | os.PathLike[str],
+    num_frames: int | None = None,
+    start: int = 0,
+    *,
+    fps: Fraction | float | None = None,
+) -> VideoClip:
+    r"""
+    Read a video file, or a folder of frames in natural order.
+
+    Colours are converted to full-range RGB with the matrix and the range that the file
+    declares (BT.601 and limited where it does not say, as FFmpeg does), and the rotation
+    that cameras note in the file is applied. Grey frames become RGB. A file that is cut
+    short, has a variable frame rate or is interlaced is refused rather than read as
+    something else.
+
+    :param str path: a video file of any kind that FFmpeg reads, or a folder of images
+        (PNG, JPEG, TIFF, BMP, WebP, PPM; 8 or 16 bit, opaque).
+    :param int num_frames: frames to read; all of them by default.
+    :param int start: frames to leave out at the beginning.
+    :param fractions.Fraction, float fps: frame rate in Hz of a folder, which does not
+        store one; 24 by default. A video file has its own.
+    :return: (:class:`VideoClip`) frames ``(3, T, H, W)`` in [0, 1] and frame rate.
+    :raises FileNotFoundError: if there is no such file or folder.
+    :raises ValueError: if the file or a frame cannot be read, is incomplete, has fewer
+        than ``start + num_frames`` frames, or is of a kind named above.
+
+    |sep|
+
+    :Examples:
+
+        >>> import tempfile
+        >>> import torch
+        >>> from deepinv_lvtino.datasets import read_video, write_video
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = write_video(f"{folder}/clip.mp4", torch.rand(3, 5, 32, 48), fps=25)
+        ...     clip = read_video(path)
+        >>> tuple(clip.frames.shape), clip.fps
+        ((3, 5, 32, 48), Fraction(25, 1))
+    """
+    path = Path(path)
+    if num_frames is not None and num_frames < 1:
+        msg = f"`num_frames` must be at least 1; got {num_frames}."
+        raise ValueError(msg)
+    if start < 0:
+        msg = f"`start` must be 0 or positive; got {start}."
+        raise ValueError(msg)
+    if not path.exists():
+        msg = f"`path`: there is no file or folder {path}."
+        raise FileNotFoundError(msg)
+    if path.is_dir():
+        rate = _FOLDER_FPS if fps is None else exact_fps(fps)
+        frames = _read_folder(path, start, num_frames)
+    else:
+        if fps is not None:
+            msg = (
+                f"`fps` is for folders of frames; {path} is a file, whose own frame rate "
+                "is used. Leave `fps` out."
+            )
+            raise ValueError(msg)
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            msg = (
+                f"`path`: {path} is one image. Give a video file, or the folder that "
+                "holds the frames."
+            )
+            raise ValueError(msg)
+        frames, rate = decode_file(path, start, num_frames)
+    if not frames or (num_frames is not None and len(frames) < num_frames):
+        wanted = "at least one frame" if num_frames is None else f"{num_frames} frames"
+        msg = (
+            f"`num_frames`: {wanted} asked for from frame {start} of {path}, which has "
+            f"only {len(frames)} from there. Ask for fewer."
+        )
+        raise ValueError(msg)
+    return VideoClip(torch.stack(frames, dim=1), rate)
+
+
+def _read_folder(folder: Path, start: int, num_frames: int | None) -> list[Tensor]:
+    paths = list_frames(folder)
+    if not paths:
+        msg = (
+            f"`path`: the folder {folder} holds no image. Expected frames such as "
+            "00000.png, 00001.png, ..."
+        )
+        raise ValueError(msg)
+    stop = None if num_frames is None else start + num_frames
+    frames: list[Tensor] = []
+    for path in paths[start:stop]:
+        rgb = read_image(path)
+        frames.append(torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1))))
+        if frames[-1].shape != frames[0].shape:
+            msg = (
+                f"`path`: all frames must have one size; {path} is "
+                f"{rgb.shape[1]}x{rgb.shape[0]}, those before it are "
+                f"{frames[0].shape[2]}x{frames[0].shape[1]}. Remove or resize it."
+            )
+            raise ValueError(msg)
+    return frames
+
+
+def write_video(
+    path: str | os.PathLike[str],
+    frames: Tensor | VideoClip,
+    fps: Fraction | float | None = None,
+    *,
+    overwrite: bool = False,
+    crf: int = 16,
+    lossless: bool = False,
+) -> Path:
+    r"""
+    Write a video file, or a folder of PNG frames ``00000.png``, ``00001.png``, ...
+
+    A file holds H.264 (``libx264``), or where PyAV was built without it MPEG-4 part 2,
+    with BT.709 colours of limited range, tagged so. Sizes are kept: even ones are stored
+    as 4:2:0, which every player shows, odd ones as 4:4:4. Values are clamped to [0, 1]
+    and rounded to 8 bit. The output appears under its name only when it is complete.
+
+    :param str path: file ending in .mp4, .mkv, .mov or .avi, or a name without a suffix
+        for a folder. Missing parent folders are made.
+    :param torch.Tensor, VideoClip frames: the video ``(3, T, H, W)``, values in [0, 1].
+    :param fractions.Fraction, float fps: frames per second; that of the clip by default,
+        30000/1001 is kept exactly. A folder does not store it.
+    :param bool overwrite: replace an existing file, or an existing folder that holds
+        nothing but frames.
+    :param int crf: quality from 0 (best) to 51.
+    :param bool lossless: store the 8-bit RGB values exactly, as H.264 RGB (or FFV1 in
+        .mkv and .avi without ``libx264``), which not every player shows. Folders always
+        are lossless.
+    :return: (pathlib.Path) the path.
+    :raises FileExistsError: if the output exists and may not be replaced.
+    :raises ValueError: if an argument is not as above.
+    """
+    path = Path(path)
+    if isinstance(frames, VideoClip):
+        fps = frames.fps if fps is None else fps
+        frames = frames.frames
+    _check_frames(frames)
+    if not 0 <= crf <= 51:
+        msg = f"`crf` must be from 0 (best) to 51; got {crf}."
+        raise ValueError(msg)
+    check_output(path, overwrite=overwrite)
+    folder = not path.suffix
+    if fps is None and not folder:
+        msg = "`fps` is missing: a video file needs its frame rate. Give it in Hz."
+        raise ValueError(msg)
+    rate = None if fps is None else exact_fps(fps)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = (_eight_bit(frames, index) for index in range(frames.shape[1]))
+    with _complete_or_nothing(path) as temporary:
+        if folder or rate is None:
+            temporary.mkdir()
+            for index, image in enumerate(images):
+                write_image(temporary / f"{index:05d}.png", image)
+        else:
+            height, width = frames.shape[2:]
+            encode_file(temporary, images, (height, width), rate, crf, lossless)
+    return path
+
+
+def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    r"""
+    Check that :func:`write_video` may write there, before a long computation.
+
+    :param str path: file or folder to be written.
+    :param bool overwrite: whether an existing one may be replaced.
+    :raises FileExistsError: if it exists and may not be replaced.
+    :raises ValueError: if its suffix is not one that can be written.
+    """
+    path = Path(path)
+    if path.suffix and path.suffix.lower() not in VIDEO_SUFFIXES:
+        msg = (
+            f"`path` must end in one of {', '.join(VIDEO_SUFFIXES)}, or have no suffix "
+            f"for a folder of PNG frames; got {path.name!r}."
+        )
+        raise ValueError(msg)
+    if not path.exists():
+        return
+    if not overwrite:
+        msg = (
+            f"`path`: {path} exists. Choose another name, or allow to replace it "
+            "(`overwrite=True`, on the command line --overwrite)."
+        )
+        raise FileExistsError(msg)
+    if path.is_dir() and path.suffix:
+        msg = f"`path`: {path} is a folder, not a file. Choose another name."
+        raise FileExistsError(msg)
+    if path.is_file() and not path.suffix:
+        msg = f"`path`: {path} is a file, not a folder. Choose another name."
+        raise FileExistsError(msg)
+    if path.is_dir() and set(path.iterdir()) != set(list_frames(path)):
+        msg = (
+            f"`path`: the folder {path} holds other things than frames, so it is not "
+            "replaced. Choose another name, or empty it yourself."
+        )
+        raise FileExistsError(msg)
+
+
+def replace_output(temporary: Path, path: Path) -> None:
+    r"""
+    Give a complete file or folder its final name, in place of what had it.
+
+    :param pathlib.Path temporary: the new one, on the same file system.
+    :param pathlib.Path path: the final name.
+    """
+    if path.is_dir():
+        old = _sibling(path)
+        path.rename(old)
+        temporary.rename(path)
+        shutil.rmtree(old)
+    else:
+        temporary.replace(path)
+
+
+@contextmanager
+def _complete_or_nothing(path: Path) -> Iterator[Path]:
+    temporary = _sibling(path)
+    try:
+        yield temporary
+        replace_output(temporary, path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _sibling(path: Path) -> Path:
+    return path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
+
+
+def _check_frames(frames: Tensor) -> None:
+    if frames.ndim != 4 or frames.shape[0] != 3 or frames.numel() == 0:
+        msg = (
+            "`frames` must be one RGB video (3, T, H, W) with at least one frame; got "
+            f"shape {tuple(frames.shape)}. Take one video of a batch with `video[0]`."
+        )
+        raise ValueError(msg)
+    if not frames.is_floating_point():
+        msg = (
+            f"`frames` must be floating point with values in [0, 1]; got {frames.dtype}."
+            " Convert 8-bit videos with `frames.float() / 255`."
+        )
+        raise ValueError(msg)
+    if not bool(torch.isfinite(frames).all()):
+        msg = "`frames` holds values that are not finite. Check what computed it."
+        raise ValueError(msg)
+
+
+def exact_fps(fps: Fraction | float) -> Fraction:
+    r"""
+    Frame rate as a fraction.
+
+    :param fractions.Fraction, float fps: frames per second; 29.97 means 30000/1001.
+    :return: (fractions.Fraction) the rate.
+    :raises ValueError: if it is not positive and finite.
+    """
+    if not 0 < fps < float("inf"):
+        msg = f"`fps` must be positive and finite; got {fps}."
+        raise ValueError(msg)
+    if isinstance(fps, float):
+        ntsc = Fraction(round(fps * 1.001) * 1000, 1001)
+        if ntsc and abs(fps - ntsc) < 0.005 and abs(fps - round(fps)) > 0.005:
+            return ntsc
+        return Fraction(fps).limit_denominator(100_000)
+    return Fraction(fps)
+
+
+def _eight_bit(frames: Tensor, index: int) -> np.ndarray:
+    frame = frames[:, index].detach().clamp(0, 1).permute(1, 2, 0)
+    return np.round(frame.to("cpu", torch.float32).numpy() * 255).astype(np.uint8)
+
+
+def resize_video(frames: Tensor, height: int, width: int) -> Tensor:
+    r"""
+    Resize every frame with Pillow's bicubic filter, antialiased as ordinary resizers.
+
+    :param torch.Tensor frames: video ``(C, T, H, W)``, float32.
+    :param int height: new height in pixels.
+    :param int width: new width in pixels.
+    :return: (torch.Tensor) video ``(C, T, height, width)``, clamped to [0, 1].
+    :raises ValueError: if the new size is not positive.
+    """
+    if height < 1 or width < 1:
+        msg = f"`height` and `width` must be positive; got {height} and {width}."
+        raise ValueError(msg)
+    if frames.shape[-2:] == (height, width):
+        return frames
+    channels, count = frames.shape[:2]
+    output = frames.new_empty(channels, count, height, width)
+    for channel in range(channels):
+        for index in range(count):
+            plane = Image.fromarray(frames[channel, index].cpu().float().numpy())
+            small = plane.resize((width, height), Image.Resampling.BICUBIC)
+            output[channel, index] = torch.from_numpy(np.asarray(small).copy())
+    return output.clamp_(0, 1)
