@@ -9,6 +9,7 @@ from PIL import Image
 
 from deepinv_lvtino import LVTINO, make_problem
 from deepinv_lvtino.datasets import procedural_clip
+from deepinv_lvtino.physics import PROBLEMS
 from helpers import STREET_CLIP, generator, needs_street_clip, psnr
 
 
@@ -55,3 +56,27 @@ def test_pseudo_inverse_of_the_street_clip():
         start = physics.A_dagger(physics(x))
         per_frame = [psnr(start[:, :, t], x[:, :, t]) for t in range(x.shape[2])]
         assert np.mean(per_frame) == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize(("name", "factor"), [("A", 4), ("B", 8)])
+def test_a_file_shrunk_by_others_lines_up_on_the_centred_grid(name, factor):
+    x = procedural_clip(8, 96, 160, seed=3)[None]
+    temporal = PROBLEMS[name].temporal(x.shape[1:])
+    slow = temporal.A(x)[0]
+    size = (160 // factor, 96 // factor)
+    frames = [
+        [np.asarray(Image.fromarray(image.numpy()).resize(size, Image.BICUBIC))]
+        for image in slow.flatten(0, 1)
+    ]
+    y = torch.from_numpy(np.array(frames)).reshape(1, *slow.shape[:2], *size[::-1])
+    inside = (..., slice(8, -8), slice(8, -8))
+
+    def best_shift(alignment):
+        physics = make_problem(name, x.shape[1:], 0.01, alignment=alignment)
+        u = LVTINO(seed=0)(y, physics)
+        shifts = [(dy, dx) for dy in range(-4, 5) for dx in range(-4, 5)]
+        return max(shifts, key=lambda s: psnr(u.roll(s, (-2, -1))[inside], x[inside]))
+
+    assert best_shift("center") == (0, 0)
+    # The other grid is off by factor / 2 - 1 pixels, along both axes.
+    assert best_shift("deepinv") == (factor // 2 - 1, factor // 2 - 1)
