@@ -19,7 +19,14 @@ from deepinv_lvtino.models import (
     spectral_image,
     spectral_video,
 )
-from deepinv_lvtino.optim import LVTINOIteration, ProductOfExperts, SAEPrior
+from deepinv_lvtino.optim import (
+    LVTINOIteration,
+    ProductOfExperts,
+    SAEPrior,
+    SpaceTimeVariation,
+    prox_l2_tv,
+)
+from deepinv_lvtino.optim.prox_tv import as_variation
 from deepinv_lvtino.physics import FramewisePhysics
 from helpers import generator, psnr, rand
 
@@ -354,3 +361,88 @@ def test_wrong_start_and_devices(problem):
     model = GaussianConsistencyModel(torch.zeros(4), torch.eye(4)).to("meta")
     with pytest.raises(ValueError, match="`video_model` is on meta"):
         LVTINO(model)(y, physics)
+
+
+@pytest.mark.parametrize("kind", ["temporal", SpaceTimeVariation(time_weight=2.0)])
+def test_total_variation_in_the_first_data_step(problem, kind):
+    _, y, physics = problem
+    record = {}
+
+    def source(label, like):
+        return record.setdefault(label, torch.randn(like.shape, generator=rng))
+
+    rng = generator(3)
+    options = {"tol": 1e-4 if kind != "temporal" else 1e-6, "max_iter": 3000}
+    solver = LVTINO(
+        noise_source=source,
+        tv=kind,
+        lambda_reg=[0.5, 0.4, 0.3, 0.2, 0.1],
+        tv_options=options,
+    )
+    u, metrics = solver(
+        y, physics, x_gt=torch.zeros_like(problem[0]), compute_metrics=True
+    )
+    assert len(metrics["psnr"][0]) == 6
+    # Algorithm 1, sweep by sweep, from its parts.
+    x = physics.A_dagger(y)
+    for k, sweep in enumerate(solver.init_params_algo["sweep"]):
+        z = solver.video_model.sae(x, sweep.video.time, noise=record[f"k{k}/video"])
+        tau = sweep.video.data_step.stepsize
+        x = prox_l2_tv(
+            z, y, physics, tau / 0.01**2, tau * (5 - k) / 10, kind, **options
+        )
+        if sweep.image is not None:
+            noise = record[f"k{k}/image"]
+            z = solver.image_model.sae(x, sweep.image.time, noise=noise)
+            x = physics.prox_l2(z, y, sweep.image.data_step.stepsize / 0.01**2)
+    # Warm and cold starts meet at the same solution, up to the tolerance.
+    assert (u - x).square().mean().sqrt() < (2e-3 if kind == "temporal" else 1e-2)
+    plain = LVTINO(noise_source=source)(y, physics)
+    assert (as_variation("tv", kind)(u) < as_variation("tv", kind)(plain)).all()
+
+
+def test_the_dual_variable_is_in_the_iterate(problem):
+    _, y, physics = problem
+    states = []
+    solver = LVTINO(
+        seed=0,
+        tv="temporal",
+        get_output=lambda X: states.append(X["est"]) or X["est"][0],
+    )
+    u = solver(y, physics)
+    assert states[-1][1].shape == (2, 3, 4, 16, 24)
+    assert torch.equal(solver(y, physics), u)  # and nowhere else
+
+
+def test_total_variation_refusals(problem):
+    _, y, physics = problem
+    with pytest.raises(ValueError, match="`tv` must be one of"):
+        LVTINO(tv="spatial")
+    with pytest.raises(ValueError, match="`lambda_reg` must be one number"):
+        LVTINO(tv="temporal", lambda_reg=[1.0, 2.0])
+    with pytest.raises(ValueError, match="`weight` must be positive"):
+        LVTINO(tv="temporal", lambda_reg=-1.0)
+    with pytest.raises(ValueError, match="proximal steps"):
+        LVTINO(tv="temporal", schedule=Schedule.published("B"))
+    with pytest.raises(TypeError, match="quadratic `data_fidelity`"):
+        LVTINO(tv="temporal", data_fidelity=deepinv.optim.L1())(y, physics)
+    physics = physics.clone()
+    physics.set_noise_model(GaussianNoise(torch.tensor([0.01, 0.3])))
+    with pytest.raises(ValueError, match="one noise level"):
+        LVTINO(tv="temporal")(y, physics)
+
+
+@pytest.mark.parametrize("eta", [0, 0.5, 1])
+def test_without_the_final_data_step(problem, eta):
+    _, y, physics = problem
+    outputs = []
+    solver = LVTINO(seed=0, eta=eta, final_data_step=False)
+    model = solver.image_model if eta == 0 else solver.video_model
+    sae = model.sae
+    model.sae = lambda *a, **k: outputs.append(sae(*a, **k)) or outputs[-1]
+    assert torch.equal(solver(y, physics), outputs[-1])
+    full = LVTINO(seed=0, eta=eta)(y, physics)
+    expected = physics.prox_l2(
+        outputs[-1], y, (0.01 if eta in (0, 1) else 0.005) / 0.01**2
+    )
+    torch.testing.assert_close(full, expected, atol=1e-4, rtol=0)

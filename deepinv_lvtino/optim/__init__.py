@@ -1,6 +1,10 @@
 r"""The sampler: priors, data steps, schedules, and the LVTINO reconstructor."""
 
-from deepinv_lvtino.optim.data_fidelity import GaussianLikelihood, noise_std
+from deepinv_lvtino.optim.data_fidelity import (
+    GaussianLikelihood,
+    data_weight,
+    noise_std,
+)
 from deepinv_lvtino.optim.data_steps import (
     AdamTVStep,
     ConjugateGradientStep,
@@ -8,16 +12,24 @@ from deepinv_lvtino.optim.data_steps import (
     GammaStep,
     PrimalDualTVStep,
     ProximalStep,
+    VariationStep,
 )
 from deepinv_lvtino.optim.iteration import LVTINOIteration
+from deepinv_lvtino.optim.landweber import LandweberStep
 from deepinv_lvtino.optim.lvtino import LVTINO
 from deepinv_lvtino.optim.noise import SeededNoise, global_noise
 from deepinv_lvtino.optim.priors import ProductOfExperts, SAEPrior
+from deepinv_lvtino.optim.prox_tv import TVResult, prox_l2_tv
 from deepinv_lvtino.optim.schedule import (
     CalibratedSchedule,
     HalfStep,
     Schedule,
     Sweep,
+)
+from deepinv_lvtino.optim.variation import (
+    SpaceTimeVariation,
+    TemporalVariation,
+    Variation,
 )
 
 __all__ = [
@@ -30,13 +42,21 @@ __all__ = [
     "GaussianLikelihood",
     "HalfStep",
     "LVTINOIteration",
+    "LandweberStep",
     "PrimalDualTVStep",
     "ProductOfExperts",
     "ProximalStep",
     "SAEPrior",
     "Schedule",
     "SeededNoise",
+    "SpaceTimeVariation",
     "Sweep",
+    "TVResult",
+    "TemporalVariation",
+    "Variation",
+    "VariationStep",
+    "data_weight",
     "global_noise",
     "noise_std",
+    "prox_l2_tv",
 ]

@@ -32,6 +32,36 @@ def noise_std(physics: Physics) -> float | Tensor:
     return float(sigma) if sigma.numel() == 1 else sigma
 
 
+def data_weight(data_fidelity: DataFidelity, physics: Physics) -> float:
+    r"""
+    Factor of :math:`\frac12 \|A u - y\|^2` in a quadratic data fidelity.
+
+    :param deepinv.optim.DataFidelity data_fidelity: :class:`GaussianLikelihood` or
+        :class:`deepinv.optim.data_fidelity.L2`.
+    :param deepinv.physics.Physics physics: operator, whose noise the former takes.
+    :return: (float) :math:`1/\sigma_n^2`.
+    :raises TypeError: if the data fidelity is another.
+    :raises ValueError: if the noise is not the same for the whole batch.
+    """
+    if isinstance(data_fidelity, GaussianLikelihood):
+        sigma = noise_std(physics)
+    elif isinstance(data_fidelity, L2):
+        sigma = data_fidelity.norm**-0.5
+    else:
+        msg = (
+            "Total variation needs a quadratic `data_fidelity`, GaussianLikelihood or "
+            f"deepinv.optim.L2; got {type(data_fidelity).__name__}."
+        )
+        raise TypeError(msg)
+    if isinstance(sigma, Tensor) and sigma.numel() > 1:
+        msg = (
+            "Total variation needs one noise level for the whole batch; got "
+            f"{sigma.numel()}. Restore the videos one by one."
+        )
+        raise ValueError(msg)
+    return float(sigma) ** -2
+
+
 class GaussianLikelihood(DataFidelity):
     r"""
     Gaussian negative log-likelihood, with the noise level that the physics declares.

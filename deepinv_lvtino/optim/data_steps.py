@@ -1,15 +1,16 @@
 r"""
 The data half-step of a sweep, with its numbers.
 
-The default, :class:`ProximalStep`, solves the stated problem exactly. The others repeat
-what the released LVTINO settings do instead, including their early stops; they exist for
-:meth:`Schedule.published`.
+The defaults, :class:`ProximalStep` and, with total variation, :class:`VariationStep`,
+solve the stated problem. The others repeat what the released LVTINO settings do instead,
+including their early stops; they exist for :meth:`Schedule.published`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from deepinv.optim import DataFidelity
@@ -17,6 +18,13 @@ from deepinv.optim.linear import conjugate_gradient
 from deepinv.physics import Physics
 from torch import Tensor
 
+from deepinv_lvtino.optim.data_fidelity import data_weight
+from deepinv_lvtino.optim.prox_tv import solve_l2_tv
+from deepinv_lvtino.optim.variation import (
+    SpaceTimeVariation,
+    Variation,
+    difference_adjoint,
+)
 from deepinv_lvtino.utils import check_positive
 
 
@@ -39,6 +47,26 @@ class DataStep(ABC):
         :param deepinv.optim.DataFidelity data_fidelity: :math:`g_y`.
         :return: (:class:`torch.Tensor`) video, shape of ``z``.
         """
+
+    def advance(
+        self,
+        z: Tensor,
+        y: Tensor,
+        physics: Physics,
+        data_fidelity: DataFidelity,
+        state: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        r"""
+        Apply the step, with a state that is handed from sweep to sweep.
+
+        :param torch.Tensor z: video, shape ``(B, C, T, H, W)``.
+        :param torch.Tensor y: measurement.
+        :param deepinv.physics.Physics physics: measurement operator.
+        :param deepinv.optim.DataFidelity data_fidelity: :math:`g_y`.
+        :param torch.Tensor state: what the step of the sweep before has left, or ``None``.
+        :return: (tuple) video and new state; steps without one hand it on.
+        """
+        return self(z, y, physics, data_fidelity), state
 
 
 @dataclass(frozen=True)
@@ -64,6 +92,64 @@ class ProximalStep(DataStep):
         self, z: Tensor, y: Tensor, physics: Physics, data_fidelity: DataFidelity
     ) -> Tensor:
         return data_fidelity.prox(z, y, physics, gamma=self.stepsize)
+
+
+@dataclass(frozen=True)
+class VariationStep(DataStep):
+    r"""
+    Proximal step on data fidelity and total variation together (LVTINO, Algorithm 1).
+
+    .. math::
+
+        u = \underset{u}{\arg\min} \; g_y(u) + \lambda \, \mathrm{TV}(u)
+        + \frac{1}{2 \tau} \|u - z\|^2
+
+    solved to a tolerance by :func:`deepinv_lvtino.optim.prox_l2_tv`; the dual variable is
+    the state that goes from sweep to sweep.
+
+    :param float stepsize: :math:`\tau`, as in :class:`ProximalStep`.
+    :param Variation variation: the total variation.
+    :param float weight: :math:`\lambda`, per unit of intensity.
+    :param dict options: ``solver``, ``tol`` and ``max_iter`` of the solver.
+    :raises ValueError: if a number is not positive.
+    """
+
+    stepsize: float
+    variation: Variation
+    weight: float
+    options: dict[str, Any] = field(default_factory=lambda: {"tol": 1e-3})
+
+    def __post_init__(self) -> None:
+        check_positive("stepsize", self.stepsize)
+        check_positive("weight", self.weight)
+
+    def __call__(
+        self, z: Tensor, y: Tensor, physics: Physics, data_fidelity: DataFidelity
+    ) -> Tensor:
+        return self.advance(z, y, physics, data_fidelity, None)[0]
+
+    def advance(
+        self,
+        z: Tensor,
+        y: Tensor,
+        physics: Physics,
+        data_fidelity: DataFidelity,
+        state: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        if state is not None:  # of another step size: the dual scales with it
+            state = state * self.stepsize
+        result = solve_l2_tv(
+            z,
+            y,
+            physics,
+            self.stepsize * data_weight(data_fidelity, physics),
+            self.stepsize * self.weight,
+            self.variation,
+            dual=state,
+            **self.options,
+        )
+        dual = None if result.dual is None else result.dual / self.stepsize
+        return result.video, dual
 
 
 @dataclass(frozen=True)
@@ -148,7 +234,7 @@ class PrimalDualTVStep(DataStep):
         target = physics.A_adjoint(y)
         u, dual = z, torch.zeros_like(z[:, :, 1:])
         for _ in range(self.num_steps):
-            gradient = physics.A_adjoint_A(u) - target + _difference_adjoint(dual)
+            gradient = physics.A_adjoint_A(u) - target + difference_adjoint(dual, 2)
             new = u - self.tau * gradient
             dual = dual + self.sigma * torch.diff(2 * new - u, dim=2)
             dual = dual.clamp_(-bound, bound)
@@ -180,28 +266,13 @@ class AdamTVStep(DataStep):
     def __call__(
         self, z: Tensor, y: Tensor, physics: Physics, data_fidelity: DataFidelity
     ) -> Tensor:
+        variation = SpaceTimeVariation(smoothing=self.smoothing / 2)
         with torch.enable_grad():
             u = z.detach().clone().requires_grad_()
             optimizer = torch.optim.Adam([u], lr=self.learning_rate / 2)
             for _ in range(self.num_steps):
                 optimizer.zero_grad()
                 data = 0.5 * (physics.A(u) - y).square().sum()
-                variation = _smoothed_variation(u, self.smoothing / 2)
-                (data + self.lam / 2 * variation).backward()
+                (data + self.lam / 2 * variation(u).sum()).backward()
                 optimizer.step()
         return u.detach()
-
-
-def _difference_adjoint(dual: Tensor) -> Tensor:
-    """Adjoint of the temporal difference ``torch.diff(u, dim=2)``."""
-    zero = torch.zeros_like(dual[:, :, :1])
-    return -torch.diff(torch.cat([zero, dual, zero], dim=2), dim=2)
-
-
-def _smoothed_variation(u: Tensor, smoothing: float) -> Tensor:
-    """Isotropic space-time variation; differences past the border are zero."""
-    square = torch.full_like(u, smoothing**2)
-    square[:, :, :-1] += torch.diff(u, dim=2) ** 2
-    square[:, :, :, :-1] += torch.diff(u, dim=3) ** 2
-    square[..., :-1] += torch.diff(u, dim=4) ** 2
-    return square.sqrt().sum()

@@ -26,7 +26,7 @@ class LVTINOIteration(OptimIterator):
 
         x_{k+1/4} &= \operatorname{SAE}_V(x_k, t_k^V) \\
         x_{k+1/2} &= \underset{u}{\arg\min} \; g_y(u)
-        + \frac{1}{2 \delta_k \eta} \|u - x_{k+1/4}\|^2 \\
+        + \phi_\lambda(u) + \frac{1}{2 \delta_k \eta} \|u - x_{k+1/4}\|^2 \\
         x_{k+3/4} &= \operatorname{SAE}_I(x_{k+1/2}, t_k^I) \\
         x_{k+1} &= \underset{u}{\arg\min} \; g_y(u)
         + \frac{1}{2 \delta_k (1-\eta)} \|u - x_{k+3/4}\|^2
@@ -59,7 +59,8 @@ class LVTINOIteration(OptimIterator):
         r"""
         Run one sweep.
 
-        :param dict X: current iterate ``{"est": (x,), "cost": None}``.
+        :param dict X: current iterate ``{"est": (x, state), "cost": None}``, with the state
+            of the data steps (a dual variable, or ``None``); it may be missing.
         :param deepinv.optim.DataFidelity cur_data_fidelity: data fidelity :math:`g_y`.
         :param ProductOfExperts cur_prior: the priors.
         :param dict cur_params: ``"sweep"`` (:class:`Sweep`), ``"index"`` (number of the
@@ -70,7 +71,7 @@ class LVTINOIteration(OptimIterator):
             with ``"k0/video"``, ``"k0/image"``, ``"k1/video"``, …
         :return: (dict) next iterate.
         """
-        x = X["est"][0]
+        x, state = X["est"] if len(X["est"]) == 2 else (X["est"][0], None)
         sweep: Sweep = cur_params["sweep"]
         clamp: _Interval = cur_params["clamp"]
         for name, expert, half in (
@@ -87,8 +88,11 @@ class LVTINOIteration(OptimIterator):
                 lambda like, label=label: noise_source(label, like),
                 clamp,
             )
-            x = self.f_step(x, cur_data_fidelity, half.data_step, y, physics, clamp)
-        return {"est": (x,), "cost": None}
+            if half.data_step is not None:
+                x, state = self.f_step(
+                    x, cur_data_fidelity, half.data_step, y, physics, clamp, state
+                )
+        return {"est": (x, state), "cost": None}
 
 
 class gStepLVTINO(gStep):
@@ -127,7 +131,8 @@ class fStepLVTINO(fStep):
         y: Tensor,
         physics: Physics,
         clamp: _Interval = None,
-    ) -> Tensor:
+        state: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
         r"""
         Pull the video towards the measurement.
 
@@ -138,10 +143,11 @@ class fStepLVTINO(fStep):
         :param deepinv.physics.Physics physics: measurement operator.
         :param tuple[float, float] clamp: interval the result is projected to if the step
             is of a kind that is projected, or ``None``.
-        :return: (:class:`torch.Tensor`) video, shape of ``x``.
+        :param torch.Tensor state: state of the data steps, see :meth:`DataStep.advance`.
+        :return: (tuple) video, shape of ``x``, and new state.
         """
-        u = data_step(x, y, physics, cur_data_fidelity)
-        return _project(u, clamp) if data_step.clamped else u
+        u, state = data_step.advance(x, y, physics, cur_data_fidelity, state)
+        return (_project(u, clamp) if data_step.clamped else u), state
 
 
 def _project(x: Tensor, interval: _Interval) -> Tensor:

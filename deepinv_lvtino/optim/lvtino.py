@@ -3,6 +3,7 @@ r"""The LVTINO reconstructor."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,10 +15,13 @@ from torch import Tensor
 
 from deepinv_lvtino.models import ConsistencyModel, spectral_image, spectral_video
 from deepinv_lvtino.optim.data_fidelity import GaussianLikelihood
+from deepinv_lvtino.optim.data_steps import ProximalStep, VariationStep
 from deepinv_lvtino.optim.iteration import LVTINOIteration
 from deepinv_lvtino.optim.noise import SeededNoise, global_noise
 from deepinv_lvtino.optim.priors import ProductOfExperts
-from deepinv_lvtino.optim.schedule import CalibratedSchedule, Schedule
+from deepinv_lvtino.optim.prox_tv import as_variation
+from deepinv_lvtino.optim.schedule import CalibratedSchedule, Schedule, Sweep
+from deepinv_lvtino.optim.variation import Variation
 from deepinv_lvtino.physics import SeparableVideoPhysics
 from deepinv_lvtino.utils import check_video
 
@@ -33,7 +37,8 @@ class LVTINO(BaseOptim):
 
     .. math::
 
-        p(x | y) \propto p(y | x) \, p_V(x)^{\eta} \, p_I(x)^{1-\eta}
+        p(x | y) \propto p(y | x) \, p_V(x)^{\eta} \, p_I(x)^{1-\eta} \,
+        e^{-\lambda \mathrm{TV}(x)}
 
     for a measurement :math:`y = A x + n` with known :math:`A`, a video prior :math:`p_V`
     and a frame-wise image prior :math:`p_I` :footcite:p:`spagnoletti2025lvtino`. Each sweep
@@ -54,6 +59,14 @@ class LVTINO(BaseOptim):
     :param float eta: weight of the video prior, in [0, 1]; the schedule's by default.
     :param deepinv.optim.DataFidelity, list data_fidelity: data fidelity, or one per sweep;
         by default the Gaussian likelihood with the noise that the physics declares.
+    :param str, Variation tv: total variation in the first data step of every sweep,
+        ``'temporal'``, ``'spacetime'`` or a :class:`Variation`; none by default.
+    :param float, Sequence[float] lambda_reg: weight :math:`\lambda` of the total variation,
+        per unit of intensity, one number or one per sweep.
+    :param dict tv_options: ``solver``, ``tol`` and ``max_iter`` of :func:`prox_l2_tv`;
+        a tolerance of 1e-3 by default.
+    :param bool final_data_step: whether the last sweep ends with its data step
+        (Algorithm 1) or returns the model's output before it (the released code).
     :param str, torch.Tensor, Callable init: start of the run: ``'pinv'``
         (pseudo-inverse), ``'prox'`` (proximal step from black with weight 200), a video, or
         a function ``init(y, physics)`` as in DeepInverse; the schedule's by default,
@@ -98,6 +111,10 @@ class LVTINO(BaseOptim):
         schedule: Schedule | None = None,
         eta: float | None = None,
         data_fidelity: DataFidelity | Sequence[DataFidelity] | None = None,
+        tv: str | Variation | None = None,
+        lambda_reg: float | Sequence[float] = 10.0,
+        tv_options: dict[str, Any] | None = None,
+        final_data_step: bool = True,
         init: Init | None = None,
         noise_source: NoiseSource | None = None,
         seed: int | None = None,
@@ -115,6 +132,12 @@ class LVTINO(BaseOptim):
         prior = ProductOfExperts(video_model, image_model)
         both = video_model is not None and image_model is not None
         sweeps = schedule.resolve(video_model, image_model, eta if both else None)
+        if tv is not None:
+            sweeps = _with_variation(
+                sweeps, tv, lambda_reg, {"tol": 1e-3} | (tv_options or {})
+            )
+        if not final_data_step:
+            sweeps = (*sweeps[:-1], _without_last_data_step(sweeps[-1]))
         super().__init__(
             LVTINOIteration(),
             params_algo={
@@ -319,6 +342,43 @@ def _choose_models(
             )
             raise ValueError(msg)
     return (None if eta == 0 else video), (None if eta == 1 else image)
+
+
+def _with_variation(
+    sweeps: Sequence[Sweep],
+    tv: str | Variation,
+    lambda_reg: float | Sequence[float],
+    options: dict[str, Any],
+) -> tuple[Sweep, ...]:
+    """Total variation in the first data step of every sweep."""
+    variation = as_variation("tv", tv)
+    if not isinstance(lambda_reg, Sequence):
+        lambda_reg = [lambda_reg] * len(sweeps)
+    if len(lambda_reg) != len(sweeps):
+        msg = (
+            f"`lambda_reg` must be one number or one per sweep ({len(sweeps)}); got "
+            f"{len(lambda_reg)}."
+        )
+        raise ValueError(msg)
+    result = []
+    for sweep, weight in zip(sweeps, lambda_reg, strict=True):
+        name = "image" if sweep.video is None else "video"
+        half = getattr(sweep, name)
+        if not isinstance(half.data_step, ProximalStep):
+            msg = (
+                "`tv` needs a schedule with proximal steps (Schedule.calibrated, or "
+                f"numbers in Schedule.explicit); got a {type(half.data_step).__name__}, "
+                "which says itself what it solves."
+            )
+            raise ValueError(msg)
+        step = VariationStep(half.data_step.stepsize, variation, weight, options)
+        result.append(replace(sweep, **{name: replace(half, data_step=step)}))
+    return tuple(result)
+
+
+def _without_last_data_step(sweep: Sweep) -> Sweep:
+    name = "video" if sweep.image is None else "image"
+    return replace(sweep, **{name: replace(getattr(sweep, name), data_step=None)})
 
 
 def _one_source(seed: int | None, noise_source: NoiseSource | None) -> None:

@@ -15,6 +15,7 @@ from deepinv_lvtino.optim.data_steps import (
     PrimalDualTVStep,
     ProximalStep,
 )
+from deepinv_lvtino.optim.landweber import LandweberStep
 from deepinv_lvtino.utils import check_positive
 
 #: Weight of the video prior when both priors are used and nothing is said.
@@ -33,11 +34,11 @@ class HalfStep:
     One prior with the data step that follows it.
 
     :param float time: time of the stochastic autoencoder, in its model's unit.
-    :param DataStep data_step: data step.
+    :param DataStep data_step: data step, or ``None`` for none.
     """
 
     time: float
-    data_step: DataStep
+    data_step: DataStep | None
 
 
 @dataclass(frozen=True)
@@ -238,9 +239,10 @@ class Schedule:
         Numbers of steps, times, weights, projections and the early-stopped solvers are
         those of the released code. The times are in the units of Wan (rectified flow, 1 to
         1000) and SDXL (variance preserving, 0 to 999). Problem C was published with a start
-        from an interpolation network, which is to be given as ``init``.
+        from an interpolation network, which is to be given as ``init``; ``'jpeg'`` starts
+        from the measurement, as no proximal step exists to start from.
 
-        :param str problem: ``'A'``, ``'B'`` or ``'C'``.
+        :param str problem: ``'A'``, ``'B'``, ``'C'`` or ``'jpeg'``.
         :return: (:class:`Schedule`) the schedule.
         :raises ValueError: if the problem is unknown.
         """
@@ -349,7 +351,7 @@ def _half_steps(
 _VIDEO_TIMES = (757, 522, 375, 255, 125)
 _IMAGE_TIMES = (374, 249, 124, 124)
 
-# LVTINO, released settings (published constants of problems A, B and C).
+# LVTINO, released settings (published constants of problems A, B, C and JPEG).
 _PUBLISHED = {
     "A": Schedule.explicit(
         _VIDEO_TIMES,
@@ -373,6 +375,15 @@ _PUBLISHED = {
         + [AdamTVStep(55, lam=1.5583e-6, learning_rate=0.019848)] * 2,
         (249, 63),
         [ConjugateGradientStep(23)] * 2,
+        clamp=(0.0, 1.0),
+    ),
+    # Published start: as A, which JPEG has no proximal step for; its pseudo-inverse is y.
+    "jpeg": Schedule.explicit(
+        _VIDEO_TIMES,
+        [LandweberStep(10, gamma=0.6026)] * 5,
+        _IMAGE_TIMES,
+        [LandweberStep(10, gamma=0.5188)] * 4,
+        init="pinv",
         clamp=(0.0, 1.0),
     ),
 }

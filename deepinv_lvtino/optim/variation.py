@@ -1,0 +1,197 @@
+r"""Total variation of videos: difference operators, and priors built on them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from deepinv.optim import Prior
+from torch import Tensor
+
+from deepinv_lvtino.utils import check_positive
+
+
+class Variation(Prior, ABC):
+    r"""
+    Total variation :math:`\sum |K u|` for some difference operator :math:`K`.
+
+    A subclass gives :math:`K` (:meth:`differences`), its adjoint, the bound of its norm,
+    and what :math:`|\cdot|` means. The proximal step is
+    :func:`deepinv_lvtino.optim.prox_l2_tv` without a measurement.
+    """
+
+    #: Bound of :math:`\|K\|^2`, tight for long axes.
+    sqnorm: float
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.explicit_prior = True
+
+    @abstractmethod
+    def differences(self, u: Tensor) -> Tensor:
+        r"""
+        Apply :math:`K`.
+
+        :param torch.Tensor u: video, shape ``(B, C, T, H, W)``.
+        :return: (:class:`torch.Tensor`) differences.
+        """
+
+    @abstractmethod
+    def adjoint(self, p: Tensor) -> Tensor:
+        r"""
+        Apply :math:`K^{\top}`.
+
+        :param torch.Tensor p: dual variable, shape of :meth:`differences`.
+        :return: (:class:`torch.Tensor`) video, shape ``(B, C, T, H, W)``.
+        """
+
+    @abstractmethod
+    def magnitude(self, d: Tensor) -> Tensor:
+        r"""
+        Size of every difference, whose sum is the total variation.
+
+        :param torch.Tensor d: differences.
+        :return: (:class:`torch.Tensor`) sizes, with the batch on the first axis.
+        """
+
+    @abstractmethod
+    def project(self, p: Tensor, bound: float) -> Tensor:
+        r"""
+        Project a dual variable on :math:`\{|p| \le \lambda\}`.
+
+        :param torch.Tensor p: dual variable.
+        :param float bound: :math:`\lambda`.
+        :return: (:class:`torch.Tensor`) the projection.
+        """
+
+    def fn(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        r"""
+        Total variation of every video of a batch.
+
+        :param torch.Tensor x: videos, shape ``(B, C, T, H, W)``.
+        :return: (:class:`torch.Tensor`) values, shape ``(B,)``.
+        """
+        return self.magnitude(self.differences(x)).flatten(1).sum(1)
+
+    def prox(self, x: Tensor, *args: Any, gamma: float = 1.0, **kwargs: Any) -> Tensor:
+        r"""
+        Proximal step :math:`\arg\min_u \gamma \, \mathrm{TV}(u) + \frac12 \|u - x\|^2`.
+
+        :param torch.Tensor x: video, shape ``(B, C, T, H, W)``.
+        :param float gamma: weight :math:`\gamma`.
+        :param kwargs: ``tol`` and ``max_iter`` of
+            :func:`deepinv_lvtino.optim.prox_l2_tv`.
+        :return: (:class:`torch.Tensor`) video of the same shape.
+        """
+        from deepinv_lvtino.optim.prox_tv import solve_l2_tv  # which needs this module
+
+        return solve_l2_tv(x, None, None, 0.0, gamma, self, **kwargs).video
+
+
+class TemporalVariation(Variation):
+    r"""
+    Anisotropic total variation along time alone.
+
+    .. math::
+
+        \mathrm{TV}_t(u) = \sum |u_{t+1} - u_t|
+
+    DeepInverse's :class:`deepinv.optim.TVPrior` has no such case: it is isotropic over all
+    axes.
+
+    |sep|
+
+    :Examples:
+
+        >>> import torch
+        >>> from deepinv_lvtino.optim import TemporalVariation
+        >>> x = torch.tensor([0.0, 1.0, 1.0, 0.5]).view(1, 1, 4, 1, 1)
+        >>> TemporalVariation()(x)
+        tensor([1.5000])
+    """
+
+    sqnorm = 4.0
+
+    def differences(self, u: Tensor) -> Tensor:
+        return torch.diff(u, dim=2)
+
+    def adjoint(self, p: Tensor) -> Tensor:
+        return difference_adjoint(p, 2)
+
+    def magnitude(self, d: Tensor) -> Tensor:
+        return d.abs()
+
+    def project(self, p: Tensor, bound: float) -> Tensor:
+        return p.clamp(-bound, bound)
+
+
+class SpaceTimeVariation(Variation):
+    r"""
+    Isotropic total variation over time, height and width.
+
+    .. math::
+
+        \mathrm{TV}(u) = \sum \sqrt{ w^2 (\partial_t u)^2 + (\partial_h u)^2
+        + (\partial_w u)^2 + \epsilon^2 }
+
+    with forward differences that vanish past the border, a weight :math:`w` on time, and
+    optional smoothing. With :math:`w = 1` and :math:`\epsilon = 0` it is DeepInverse's
+    :class:`deepinv.optim.TVPrior`, whose proximal step however keeps a hidden warm start
+    from call to call, and which has neither weight nor smoothing.
+
+    :param float time_weight: :math:`w`, positive.
+    :param float smoothing: :math:`\epsilon \ge 0`, in intensity units; it counts in the
+        value and in the ``"adam"`` solver, the proximal solvers work on
+        :math:`\epsilon = 0`.
+    :raises ValueError: if a parameter is out of range.
+    """
+
+    def __init__(self, time_weight: float = 1.0, smoothing: float = 0.0) -> None:
+        super().__init__()
+        check_positive("time_weight", time_weight)
+        if not smoothing >= 0:
+            msg = f"`smoothing` must be 0 or positive; got {smoothing}."
+            raise ValueError(msg)
+        self.weights = (time_weight, 1.0, 1.0)
+        self.smoothing = smoothing
+        self.sqnorm = 4 * sum(weight**2 for weight in self.weights)
+
+    def differences(self, u: Tensor) -> Tensor:
+        parts = []
+        for weight, axis in zip(self.weights, (2, 3, 4), strict=True):
+            part = torch.diff(u, dim=axis, append=u.narrow(axis, u.shape[axis] - 1, 1))
+            parts.append(part if weight == 1 else weight * part)
+        return torch.stack(parts, dim=1)
+
+    def adjoint(self, p: Tensor) -> Tensor:
+        u = torch.zeros_like(p[:, 0])
+        for i, (weight, axis) in enumerate(zip(self.weights, (2, 3, 4), strict=True)):
+            length = u.shape[axis] - 1
+            part = p[:, i].narrow(axis, 0, length)
+            u.narrow(axis, 1, length).add_(part, alpha=weight)
+            u.narrow(axis, 0, length).sub_(part, alpha=weight)
+        return u
+
+    def magnitude(self, d: Tensor) -> Tensor:
+        if self.smoothing > 0:
+            return (d.square().sum(1) + self.smoothing**2).sqrt()
+        return torch.linalg.vector_norm(d, dim=1)
+
+    def project(self, p: Tensor, bound: float) -> Tensor:
+        scale = torch.linalg.vector_norm(p, dim=1, keepdim=True)
+        if bound == 0:
+            return torch.zeros_like(p)
+        return p / (scale / bound).clamp_(min=1)
+
+
+def difference_adjoint(p: Tensor, axis: int) -> Tensor:
+    r"""
+    Adjoint of ``torch.diff(u, dim=axis)``.
+
+    :param torch.Tensor p: differences.
+    :param int axis: the axis, one shorter than the result's.
+    :return: (:class:`torch.Tensor`) tensor one longer along ``axis``.
+    """
+    zero = torch.zeros_like(p.narrow(axis, 0, 1))
+    return -torch.diff(torch.cat([zero, p, zero], dim=axis), dim=axis)
