@@ -14,62 +14,32 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import deepinv
 import torch
-import torch.nn.functional as F
+from convolutional import ConvolutionalProblem
 from deepinv.optim.linear import conjugate_gradient
-from deepinv.physics import LinearPhysics
 from measure import peak_bytes, provenance, save, seconds
 
-from deepinv_lvtino.physics import FramewisePhysics, make_problem
+from deepinv_lvtino.physics import make_problem
 
 GAMMA = 16868.0  # the largest weight of the published settings
 
 
-class ConvolutionalProblemB(LinearPhysics):
-    r"""Problem B by convolutions: (7, 1) circular along time, then 2-D in space."""
-
-    def __init__(self, img_size: tuple[int, int, int, int], device: torch.device):
-        super().__init__(img_size=img_size)
-        channels, _, height, width = img_size
-        self.space = FramewisePhysics(
-            deepinv.physics.Downsampling(
-                img_size=(channels, height, width),
-                filter="bicubic",
-                factor=8,
-                padding="reflect",
-                device=device,
-            )
-        )
-        self.register_buffer("kernel", torch.full((1, 1, 7, 1), 1 / 7, device=device))
-
-    def blur(self, x: torch.Tensor) -> torch.Tensor:
-        batch, channels, frames, height, width = x.shape
-        columns = x.reshape(batch * channels, 1, frames, height * width)
-        columns = F.pad(columns, (0, 0, 3, 3), mode="circular")
-        return F.conv2d(columns, self.kernel).reshape(x.shape)
-
-    def A(self, x: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        return self.space.A(self.blur(x))
-
-    def A_adjoint(self, y: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        return self.blur(self.space.A_adjoint(y))  # symmetric kernel, circular
-
-    def cg_prox(
-        self, z: torch.Tensor, y: torch.Tensor, gamma: float, num_steps: int
-    ) -> torch.Tensor:
-        return conjugate_gradient(
-            lambda u: gamma * self.A_adjoint(self.A(u)) + u,
-            gamma * self.A_adjoint(y) + z,
-            max_iter=num_steps,
-            tol=0.0,
-            init=z,
-        )
+def cg_prox(
+    physics: ConvolutionalProblem, z: torch.Tensor, y: torch.Tensor, num_steps: int
+) -> torch.Tensor:
+    r"""The published procedure: conjugate gradients on the normal equations."""
+    return conjugate_gradient(
+        lambda u: GAMMA * physics.A_adjoint(physics.A(u)) + u,
+        GAMMA * physics.A_adjoint(y) + z,
+        max_iter=num_steps,
+        tol=0.0,
+        init=z,
+    )
 
 
 def compare(device: torch.device, size: tuple[int, int, int, int]) -> dict[str, Any]:
     exact = make_problem("B", size, device=device)
-    convolutional = ConvolutionalProblemB(size, device)
+    convolutional = ConvolutionalProblem("B", size, device)
     torch.manual_seed(0)
     z = torch.rand(1, *size, device=device)
     y = exact(torch.rand(1, *size, device=device))
@@ -82,7 +52,7 @@ def compare(device: torch.device, size: tuple[int, int, int, int]) -> dict[str, 
     methods = {
         "closed form": (lambda: exact.prox_l2(z, y, GAMMA), 20),
         "100 conjugate-gradient steps": (
-            lambda: convolutional.cg_prox(z, y, GAMMA, 100),
+            lambda: cg_prox(convolutional, z, y, 100),
             1,
         ),
         "deepinv LinearPhysics.prox_l2": (

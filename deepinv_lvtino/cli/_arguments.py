@@ -12,6 +12,12 @@ problems:
   A  mean of 4 frames, then 4 times smaller
   B  blur over 7 frames (circular in time), then 8 times smaller
   C  mean of 8 frames, then 8 times smaller
+  jpeg     noise, then JPEG of quality 10, frame by frame
+  deblur   Gaussian blur of standard deviation 3 pixels
+  sr4      4 times smaller
+  inpaint  half of the pixels missing (black), the same in all frames; see --mask-seed
+  deblur-temporal, sr4-temporal, inpaint-temporal
+           the same after a blur over 7 frames (circular in time)
 """
 _GRIDS = """\
 pixel grids (--grid): where the pixels of a small video lie on the large one
@@ -87,7 +93,7 @@ the result is a guess). A report of `degrade` beside INPUT gives the default opt
         parser,
         grid="pixel grid; deepinv with --simulate, else center",
         sigma="standard deviation of the noise, for values in [0, 1]; 0.001 with "
-        "--simulate, else 0.01, which suits an 8-bit compressed file",
+        "--simulate (jpeg: 0.005), else 0.01, which suits an 8-bit compressed file",
     )
     _solver(parser, samples=1)
     _common(parser)
@@ -111,7 +117,8 @@ it <stem>.json, which `restore` reads.""",
     _operator(
         parser,
         grid="pixel grid; default: deepinv",
-        sigma="standard deviation of the noise, for values in [0, 1]; default: 0.001",
+        sigma="standard deviation of the noise, for values in [0, 1]; default: 0.001, "
+        "for jpeg 0.005",
     )
     _common(parser)
 
@@ -145,7 +152,8 @@ and restored.json.""",
     _operator(
         parser,
         grid="pixel grid; default: deepinv",
-        sigma="standard deviation of the noise, for values in [0, 1]; default: 0.001",
+        sigma="standard deviation of the noise, for values in [0, 1]; default: 0.001, "
+        "for jpeg 0.005",
     )
     _solver(parser, samples=8)
     _common(parser)
@@ -186,6 +194,13 @@ def _size(
 def _operator(parser: argparse.ArgumentParser, grid: str, sigma: str) -> None:
     parser.add_argument("--grid", choices=("deepinv", "center"), help=grid)
     parser.add_argument("--sigma", type=float, metavar="S", help=sigma)
+    parser.add_argument(
+        "--mask-seed",
+        type=_seed,
+        metavar="N",
+        help="which pixels are missing in the inpainting problems; default: 0, or what "
+        "the report of `degrade` says",
+    )
 
 
 def _solver(parser: argparse.ArgumentParser, samples: int) -> None:

@@ -90,8 +90,13 @@ def _is_degrade_report(report: Any) -> bool:
             and isinstance(report["problem"], str)
             and report["grid"] in ("deepinv", "center")
             and report["measurement_error"] > 0
+            and _is_seed(report.get("mask_seed", 0))
             and Fraction(report["measurement"]["fps"]) > 0
             and all(isinstance(n, int) for n in (*sizes, report["original"]["frames"]))
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return False
+
+
+def _is_seed(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value < 2**63

@@ -15,8 +15,8 @@ from torch import Tensor
 from deepinv_lvtino.cli._errors import UserError, user_errors
 from deepinv_lvtino.cli._report import find_degrade_report
 from deepinv_lvtino.datasets import read_video, resize_video
-from deepinv_lvtino.physics import PROBLEMS, SeparableVideoPhysics, make_problem
-from deepinv_lvtino.physics.problems import Problem
+from deepinv_lvtino.physics import PROBLEMS, VideoInpainting, make_problem
+from deepinv_lvtino.physics.problems import Problem, VideoPhysics
 
 # Measurement noise and sampler must not draw the same numbers.
 _NOISE_SEED_OFFSET = 2**32
@@ -28,7 +28,7 @@ class Task:
     A measurement, its operator, and what is known about it.
 
     :param Problem problem: the named problem.
-    :param SeparableVideoPhysics physics: its operator at this size.
+    :param VideoPhysics physics: its operator at this size.
     :param torch.Tensor y: measurement, ``(1, 3, t, h, w)``.
     :param fractions.Fraction fps: frame rate of the video.
     :param torch.Tensor clean: the true video ``(1, 3, T, H, W)``, in a simulation.
@@ -36,7 +36,7 @@ class Task:
     """
 
     problem: Problem
-    physics: SeparableVideoPhysics
+    physics: VideoPhysics
     y: Tensor
     fps: Fraction
     clean: Tensor | None
@@ -46,6 +46,14 @@ class Task:
     def measurement_fps(self) -> Fraction:
         """Frame rate of the measurement."""
         return self.fps / self.problem.frame_factor
+
+
+def root_mean_square(error: Tensor, physics: VideoPhysics) -> float:
+    """Root mean square of an error ``(..., t, h, w)`` over the pixels measured."""
+    square = error.square()
+    if isinstance(physics, VideoInpainting):
+        square = square[physics.visible.to(error.device).expand_as(square)]
+    return float(square.mean().sqrt())
 
 
 def get_problem(name: str | None) -> Problem:
@@ -107,7 +115,8 @@ def simulate(
     height, width = frames.shape[-2:]
     _check_divides(problem, width, height)
     grid = arguments.grid or "deepinv"
-    sigma = 0.001 if arguments.sigma is None else arguments.sigma
+    sigma = problem.sigma if arguments.sigma is None else arguments.sigma
+    mask_seed = arguments.mask_seed or 0
     noise_seed = arguments.seed + _NOISE_SEED_OFFSET
     rng = torch.Generator(device).manual_seed(noise_seed)
     clean = frames[None].to(device)
@@ -117,10 +126,13 @@ def simulate(
             tuple(clean.shape[1:]),  # type: ignore[arg-type]
             sigma,
             alignment=grid,
+            mask_seed=mask_seed,
             rng=rng,
             device=device,
         )
     settings = {"grid": grid, "sigma": sigma, "noise_seed": noise_seed}
+    if problem.masked:
+        settings["mask_seed"] = mask_seed
     return Task(problem, physics, physics(clean), fps, clean, settings)
 
 
@@ -174,22 +186,44 @@ def measured(arguments: argparse.Namespace, source: Path, device: torch.device) 
     if sigma is None:
         sigma = float(known.get("measurement_error", 0.01))
     check_sigma(sigma)
+    mask_seed = arguments.mask_seed
+    if mask_seed is None:
+        mask_seed = known.get("mask_seed", 0) if same_problem else 0
     with user_errors():
         video_size = problem.video_size(tuple(clip.frames.shape), num_frames)  # type: ignore[arg-type]
         physics = make_problem(
-            problem.name, video_size, sigma, alignment=grid, device=device
+            problem.name,
+            video_size,
+            sigma,
+            alignment=grid,
+            mask_seed=mask_seed,
+            device=device,
         )
     settings = {
         "grid": grid,
         "sigma": sigma,
         "degrade_report": str(found[0]) if found and known else None,
     }
+    y = clip.frames[None].to(device)
+    if isinstance(physics, VideoInpainting):
+        settings["mask_seed"] = mask_seed
+        _check_mask(y, physics, mask_seed)
     if known:
         print(
             f"from the report: problem {known['problem']}, grid {known['grid']}, "
             f"{known['original']['frames']} frames, error of the file "
             f"{known['measurement_error']:.3g} (explicit options win)"
         )
-    y = clip.frames[None].to(device)
     fps = clip.fps * problem.frame_factor
     return Task(problem, physics, y, fps, None, settings)
+
+
+def _check_mask(y: Tensor, physics: VideoInpainting, seed: int) -> None:
+    """Refuse a mask that does not fit: what it hides has to be black in the file."""
+    visible = physics.visible.expand_as(y)
+    if float(y[~visible].mean()) > 0.5 * float(y[visible].mean()):
+        msg = (
+            f"INPUT is not black where the mask of --mask-seed {seed} hides pixels; give "
+            "the seed it was made with."
+        )
+        raise UserError(msg)

@@ -12,7 +12,7 @@ from deepinv.loss.metric import PSNR, SSIM
 from torch import Tensor
 
 from deepinv_lvtino import LVTINO, Schedule
-from deepinv_lvtino.cli._errors import user_errors
+from deepinv_lvtino.cli._errors import UserError, user_errors
 from deepinv_lvtino.cli._outputs import beside
 from deepinv_lvtino.cli._picture import (
     Row,
@@ -27,9 +27,10 @@ from deepinv_lvtino.cli._report import (
     versions,
     write_report,
 )
-from deepinv_lvtino.cli._setup import Task
+from deepinv_lvtino.cli._setup import Task, root_mean_square
 from deepinv_lvtino.datasets import write_video
 from deepinv_lvtino.optim.schedule import DEFAULT_ETA, CalibratedSchedule
+from deepinv_lvtino.physics.problems import Problem
 
 _SSIM_WINDOW = 11
 _LABELS = {
@@ -57,6 +58,28 @@ def make_solver(arguments: argparse.Namespace, device: torch.device) -> LVTINO:
             show_progress_bar=sys.stderr.isatty(),
         )
     return solver.to(device)
+
+
+def solver_for(
+    arguments: argparse.Namespace, problem: Problem, solver: LVTINO
+) -> LVTINO:
+    """The solver, or one with the published settings if nothing else is possible."""
+    if problem.linear:
+        return solver
+    for option, value in (("--steps", arguments.steps), ("--eta", arguments.eta)):
+        if value is not None:
+            msg = (
+                f"{option} cannot be followed for problem {problem.name}, which is not "
+                "linear: its schedule is the published one. Leave it out."
+            )
+            raise UserError(msg)
+    return LVTINO(
+        solver.video_model,
+        solver.image_model,
+        schedule=Schedule.published(problem.name),
+        seed=arguments.seed,
+        show_progress_bar=sys.stderr.isatty(),
+    )
 
 
 def solve(
@@ -92,8 +115,8 @@ def score(task: Task, results: dict[str, Tensor]) -> dict[str, Any]:
         if name not in results:
             continue
         x = results[name]
-        residual = (task.physics.A(x) - task.y).square().mean().sqrt()
-        entry: dict[str, Any] = {"residual_over_sigma": float(residual) / sigma}
+        residual = root_mean_square(task.physics.A(x) - task.y, task.physics)
+        entry: dict[str, Any] = {"residual_over_sigma": residual / sigma}
         if task.clean is not None:
             estimate, reference = _as_frames(x), _as_frames(task.clean)
             entry["psnr"] = float(PSNR()(estimate, reference).mean())
@@ -179,6 +202,7 @@ def restore_and_write(
     source: str,
 ) -> None:
     """Everything after the measurement: restore, score, write into ``folder``."""
+    solver = solver_for(arguments, task.problem, solver)
     _, frames, height, width = task.physics.img_size
     print(
         f"problem {task.problem.name} ({task.problem.description}), grid "

@@ -30,6 +30,9 @@ from deepinv_lvtino.utils import check_positive, check_video
 #: Iterations between two evaluations of the gap.
 CHECK_EVERY = 10
 
+#: Last iteration after which ADMM's penalty may change (convergence needs an end to it).
+ADAPT_UNTIL = 100
+
 
 @dataclass
 class TVResult:
@@ -214,7 +217,9 @@ def solve_l2_tv(
         u = z if physics is None else physics.prox_l2(z, y, gamma)
         result = TVResult(u, None, 0, 0.0, True)
     else:
-        result = solve(problem, tol, max_iter, dual, **options)
+        result = _already_solved(problem, tol, dual) if dual is not None else None
+        if result is None:
+            result = solve(problem, tol, max_iter, dual, **options)
     if not result.converged:
         warnings.warn(
             f"prox_l2_tv stopped after {result.iterations} iterations at a relative gap "
@@ -284,12 +289,23 @@ def _start(problem: _Problem, dual: Tensor | None) -> Tensor:
     return problem.variation.project(dual.to(like), problem.lam)
 
 
+def _already_solved(problem: _Problem, tol: float, dual: Tensor) -> TVResult | None:
+    """The solution, if a warm start is good enough as it is."""
+    if problem.physics is not None and not getattr(
+        problem.physics, "exact_prox", False
+    ):
+        return None
+    p = _start(problem, dual)
+    u, gap = problem.gap(p)
+    return TVResult(u, p, 0, gap, True) if gap <= tol else None
+
+
 def admm(
     problem: _Problem,
     tol: float,
     max_iter: int,
     dual: Tensor | None = None,
-    rho: float = 0.5,
+    rho: float | None = None,
     relaxation: float = 1.7,
 ) -> TVResult:
     r"""
@@ -311,12 +327,15 @@ def admm(
     :param float tol: relative duality gap to stop at.
     :param int max_iter: most iterations.
     :param torch.Tensor dual: dual variable to start from.
-    :param float rho: penalty :math:`\rho`; the data term's smallest curvature is 1, which
-        sets its scale.
+    :param float rho: penalty :math:`\rho`; by default it starts at :math:`20 \lambda` (the
+        weight over a usual difference between frames, 0.05), within [0.1, 20], and is
+        corrected where the primal and the dual residual are far apart.
     :param float relaxation: over-relaxation, in [1, 2).
     :return: (:class:`TVResult`) the solution.
     """
     lam, variation = problem.lam, problem.variation
+    adapt = rho is None
+    rho = min(max(20 * lam, 0.1), 20.0) if rho is None else rho
     solve = pencil(problem, rho)
     w = _start(problem, dual) / rho
     # Differences from the solution without variation: the large terms of r, gamma A'y,
@@ -327,13 +346,23 @@ def admm(
     for k in range(1, max_iter + 1):
         change = solve(variation.adjoint(v - w - without).mul_(rho))
         d = variation.differences(change).add_(without)
-        v = d.mul_(relaxation).add_(v, alpha=1 - relaxation).add_(w)
-        w = v.clamp(-lam / rho, lam / rho)
-        v = v.sub_(w)
+        ahead = d.mul(relaxation).add_(v, alpha=1 - relaxation).add_(w)
+        w = ahead.clamp(-lam / rho, lam / rho)
+        ahead.sub_(w)
         if k % CHECK_EVERY == 0 or k == max_iter:
             u, gap = problem.gap(rho * w)
             if gap <= tol:
                 break
+            if adapt and k <= ADAPT_UNTIL:
+                apart = float((d - ahead).norm())
+                moved = rho * float((ahead - v).norm())
+                tiny = 1e-6 * float(w.norm()) + 1e-30
+                factor = math.sqrt((apart + tiny) / (moved + tiny))
+                factor = min(max(factor, 0.2), 5.0)
+                if not 0.3 < factor < 3:
+                    rho, w = rho * factor, w / factor
+                    solve = pencil(problem, rho)
+        v = ahead
     return TVResult(u, rho * w, k, gap, gap <= tol)
 
 

@@ -1,6 +1,8 @@
 r"""Video degradations as DeepInverse physics, exact wherever they are separable."""
 
 from deepinv_lvtino.physics.framewise import FramewiseLinearPhysics, FramewisePhysics
+from deepinv_lvtino.physics.jpeg import JPEGCompression
+from deepinv_lvtino.physics.masked import VideoInpainting, random_mask
 from deepinv_lvtino.physics.operators import (
     TemporalBlur,
     TemporalDecimation,
@@ -15,6 +17,7 @@ __all__ = [
     "PROBLEMS",
     "FramewiseLinearPhysics",
     "FramewisePhysics",
+    "JPEGCompression",
     "Problem",
     "SeparableVideoPhysics",
     "TemporalBlur",
@@ -22,5 +25,7 @@ __all__ = [
     "TemporalPooling",
     "VideoBlur",
     "VideoDownsampling",
+    "VideoInpainting",
     "make_problem",
+    "random_mask",
 ]

@@ -4,20 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from deepinv.physics.functional import gaussian_blur
 from deepinv.physics.noise import GaussianNoise, ZeroNoise
 
+from deepinv_lvtino.physics.functional import ALIGNMENTS, check_choice
+from deepinv_lvtino.physics.jpeg import JPEGCompression
+from deepinv_lvtino.physics.masked import VideoInpainting, random_mask
 from deepinv_lvtino.physics.operators import (
     TemporalBlur,
     TemporalPooling,
+    VideoBlur,
     VideoDownsampling,
 )
 from deepinv_lvtino.physics.separable import SeparableVideoPhysics
 from deepinv_lvtino.utils import check_img_size
 
 _Size = tuple[int, int, int, int]
+
+#: The operators that :func:`make_problem` gives.
+VideoPhysics = SeparableVideoPhysics | VideoInpainting | JPEGCompression
+
+
+@dataclass(frozen=True)
+class _Setting:
+    r"""
+    What a problem is built for.
+
+    :param tuple[int, int, int, int] img_size: video size ``(C, T, H, W)``.
+    :param float sigma: standard deviation of the noise.
+    :param str alignment: pixel grid of a downsampling.
+    :param int mask_seed: seed of a random mask.
+    :param torch.Generator rng: generator of the noise.
+    :param torch.device, str device: device.
+    :param torch.dtype dtype: dtype.
+    """
+
+    img_size: _Size
+    sigma: float
+    alignment: str
+    mask_seed: int
+    rng: torch.Generator | None
+    device: torch.device | str
+    dtype: torch.dtype
 
 
 @dataclass(frozen=True)
@@ -29,14 +59,22 @@ class Problem:
     :param str description: one line for people.
     :param int frame_factor: video frames per measured frame.
     :param int scale_factor: video pixels per measured pixel, along each axis.
-    :param Callable temporal: ``(img_size, **options)`` to the operator along time.
+    :param Callable build: from what it is built for (size, noise, grid, seed, device) to
+        the operator.
+    :param float sigma: standard deviation of the noise if nothing is said.
+    :param bool linear: whether the operator is linear. If not, the schedule has to be the
+        published one of that name.
+    :param bool masked: whether the operator has a random mask.
     """
 
     name: str
     description: str
     frame_factor: int
     scale_factor: int
-    temporal: Callable[..., SeparableVideoPhysics]
+    build: Callable[[_Setting], VideoPhysics]
+    sigma: float = 0.001
+    linear: bool = True
+    masked: bool = False
 
     def video_size(
         self, measurement_size: _Size, num_frames: int | None = None
@@ -65,66 +103,184 @@ class Problem:
         return channels, total, scale * height, scale * width
 
 
-#: The named problems, see :func:`make_problem`.
-PROBLEMS: dict[str, Problem] = {
-    problem.name: problem
-    for problem in (
-        Problem(
-            "A",
-            "mean of 4 frames, then 4 times smaller",
-            4,
-            4,
-            lambda size, **options: TemporalPooling(size, 4, **options),
-        ),
+_Spatial = Callable[[_Size, _Setting], SeparableVideoPhysics | VideoInpainting]
+
+
+def _noise(setting: _Setting) -> GaussianNoise | ZeroNoise:
+    if setting.sigma == 0:
+        return ZeroNoise()
+    return GaussianNoise(setting.sigma, rng=setting.rng)
+
+
+def _shrink(size: _Size, factor: int, setting: _Setting) -> VideoDownsampling:
+    return VideoDownsampling(
+        size,
+        factor,
+        alignment=setting.alignment,
+        noise_model=_noise(setting),
+        device=setting.device,
+        dtype=setting.dtype,
+    )
+
+
+def _blur(size: _Size, setting: _Setting) -> VideoBlur:
+    return VideoBlur(
+        size,
+        gaussian_blur(sigma=(3.0, 3.0), dtype=torch.float64),
+        "reflect",
+        noise_model=_noise(setting),
+        device=setting.device,
+        dtype=setting.dtype,
+    )
+
+
+def _hide(size: _Size, setting: _Setting) -> VideoInpainting:
+    return VideoInpainting(
+        size,
+        random_mask(*size[2:], seed=setting.mask_seed),
+        noise_model=_noise(setting),
+        device=setting.device,
+        dtype=setting.dtype,
+    )
+
+
+def _pooled(factor: int) -> Callable[[_Setting], VideoPhysics]:
+    """Mean of groups of frames, then downsampling, both by ``factor``."""
+
+    def build(setting: _Setting) -> VideoPhysics:
+        temporal = TemporalPooling(
+            setting.img_size, factor, device=setting.device, dtype=setting.dtype
+        )
+        return _shrink(temporal.measurement_size, factor, setting) * temporal
+
+    return build
+
+
+def _alone(spatial: _Spatial) -> Callable[[_Setting], VideoPhysics]:
+    return lambda setting: spatial(setting.img_size, setting)
+
+
+def _averaged(
+    spatial: _Spatial,
+) -> Callable[[_Setting], VideoPhysics]:
+    """Uniform circular blur over 7 frames, then ``spatial``."""
+
+    def build(setting: _Setting) -> VideoPhysics:
+        temporal = TemporalBlur(
+            setting.img_size, 7, device=setting.device, dtype=setting.dtype
+        )
+        return spatial(temporal.measurement_size, setting) * temporal
+
+    return build
+
+
+def _compressed(setting: _Setting) -> JPEGCompression:
+    return JPEGCompression(10, setting.sigma, setting.img_size, setting.rng)
+
+
+_SPATIAL: tuple[tuple[str, str, int, _Spatial], ...] = (
+    ("deblur", "Gaussian blur of standard deviation 3 pixels", 1, _blur),
+    ("sr4", "4 times smaller", 4, lambda size, setting: _shrink(size, 4, setting)),
+    ("inpaint", "half of the pixels missing, the same in all frames", 1, _hide),
+)
+
+
+def _all_problems() -> list[Problem]:
+    problems = [
+        Problem("A", "mean of 4 frames, then 4 times smaller", 4, 4, _pooled(4)),
         Problem(
             "B",
             "blur over 7 frames (circular in time), then 8 times smaller",
             1,
             8,
-            lambda size, **options: TemporalBlur(size, 7, **options),
+            _averaged(lambda size, setting: _shrink(size, 8, setting)),
         ),
+        Problem("C", "mean of 8 frames, then 8 times smaller", 8, 8, _pooled(8)),
         Problem(
-            "C",
-            "mean of 8 frames, then 8 times smaller",
-            8,
-            8,
-            lambda size, **options: TemporalPooling(size, 8, **options),
+            "jpeg",
+            "noise, then JPEG of quality 10, frame by frame",
+            1,
+            1,
+            _compressed,
+            sigma=0.005,
+            linear=False,
         ),
-    )
-}
+    ]
+    for name, description, factor, spatial in _SPATIAL:
+        masked = spatial is _hide
+        problems += [
+            Problem(
+                name,
+                description,
+                1,
+                factor,
+                _alone(spatial),
+                masked=masked,
+            ),
+            Problem(
+                f"{name}-temporal",
+                f"blur over 7 frames (circular in time), then {description}",
+                1,
+                factor,
+                _averaged(spatial),
+                masked=masked,
+            ),
+        ]
+    return problems
+
+
+#: The named problems, see :func:`make_problem`.
+PROBLEMS: dict[str, Problem] = {problem.name: problem for problem in _all_problems()}
 
 
 def make_problem(
     name: str,
     img_size: _Size,
-    sigma: float = 0.001,
+    sigma: float | None = None,
     *,
     alignment: str = "deepinv",
+    mask_seed: int = 0,
     rng: torch.Generator | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> SeparableVideoPhysics:
+) -> VideoPhysics:
     r"""
     Operator of a published problem, with Gaussian noise.
+
+    The problems of LVTINO :footcite:p:`spagnoletti2025lvtino`:
 
     - ``'A'``: mean of groups of 4 frames (the last group completed by repeating the last
       frame, so that 25 frames give 7), then bicubic downsampling by 4;
     - ``'B'``: uniform blur over 7 frames, circular in time, then bicubic downsampling by
       8;
     - ``'C'``: mean of groups of 8 frames, then bicubic downsampling by 8;
+    - ``'jpeg'``: JPEG compression of quality 10, frame by frame, *after* the noise. It is
+      not linear, see :class:`JPEGCompression`.
 
-    all with reflect padding in space.
+    Those of VISION-XL:
 
-    :param str name: ``'A'``, ``'B'`` or ``'C'``.
+    - ``'deblur'``: Gaussian blur of standard deviation 3 pixels, cut off beyond 11 pixels;
+    - ``'sr4'``: bicubic downsampling by 4;
+    - ``'inpaint'``: pixels missing at random with probability 1/2; one mask for all
+      frames and channels (:func:`random_mask`);
+    - ``'deblur-temporal'``, ``'sr4-temporal'``, ``'inpaint-temporal'``: the same after a
+      uniform blur over 7 frames, circular in time.
+
+    Padding in space is by reflection.
+
+    :param str name: name of the problem, a key of :data:`PROBLEMS`.
     :param tuple[int, int, int, int] img_size: video size ``(C, T, H, W)``.
     :param float sigma: standard deviation of the noise, in intensity units of [0, 1]
-        videos; 0 for none.
+        videos; 0 for none. By default 0.001, and 0.005 for ``'jpeg'``.
     :param str alignment: pixel grid of the downsampling, ``'deepinv'`` (the published
-        problems) or ``'center'`` (ordinary resizers), see :class:`VideoDownsampling`.
+        problems) or ``'center'`` (ordinary resizers), see :class:`VideoDownsampling`;
+        without effect where there is no downsampling.
+    :param int mask_seed: seed of the mask of the inpainting problems.
     :param torch.Generator rng: generator of the noise; PyTorch's global one by default.
     :param torch.device, str device: device of the operator.
-    :param torch.dtype dtype: dtype of the operator.
-    :return: (:class:`SeparableVideoPhysics`) the operator, exact in every step.
+    :param torch.dtype dtype: dtype of the operator (JPEG takes videos of any).
+    :return: (:class:`SeparableVideoPhysics` | :class:`VideoInpainting` |
+        :class:`JPEGCompression`) the operator; unless it is JPEG, exact in every step.
     :raises ValueError: if the name is unknown or an argument is not as above.
 
     |sep|
@@ -134,21 +290,21 @@ def make_problem(
         >>> from deepinv_lvtino import make_problem
         >>> make_problem("A", img_size=(3, 25, 192, 320)).measurement_size
         (3, 7, 48, 80)
+
+    |sep|
+
+    .. footbibliography::
     """
     if name not in PROBLEMS:
         msg = f"`name` must be one of {', '.join(map(repr, PROBLEMS))}; got {name!r}."
         raise ValueError(msg)
+    problem = PROBLEMS[name]
+    sigma = problem.sigma if sigma is None else sigma
     if not sigma >= 0:
         msg = f"`sigma` must be 0 or positive; got {sigma}."
         raise ValueError(msg)
-    problem = PROBLEMS[name]
-    options: dict[str, Any] = {"device": device, "dtype": dtype}
-    temporal = problem.temporal(img_size, **options)
-    spatial = VideoDownsampling(
-        temporal.measurement_size,
-        problem.scale_factor,
-        alignment=alignment,
-        noise_model=GaussianNoise(sigma, rng=rng) if sigma > 0 else ZeroNoise(),
-        **options,
+    check_choice("alignment", alignment, ALIGNMENTS)
+    size = check_img_size(img_size)
+    return problem.build(
+        _Setting(size, sigma, alignment, mask_seed, rng, device, dtype)
     )
-    return spatial * temporal

@@ -75,6 +75,9 @@ class SeparableVideoPhysics(DecomposablePhysics):
         True
     """
 
+    #: ``prox_l2`` is exact: solvers may rely on it instead of iterating on A.
+    exact_prox = True
+
     temporal: Tensor | None
     vertical: Tensor | None
     horizontal: Tensor | None
@@ -112,6 +115,7 @@ class SeparableVideoPhysics(DecomposablePhysics):
             self.register_buffer(name, _check_matrix(name, matrix, size, device, dtype))
             self.register_buffer(f"_u_{name}", None, persistent=False)
             self.register_buffer(f"_v_{name}", None, persistent=False)
+            self.register_buffer(f"_s_{name}", None, persistent=False)
         self._factorise(torch.device(device), dtype)
         self.register_load_state_dict_post_hook(
             lambda module, _: module._factorise(module.mask.device, module.mask.dtype)
@@ -129,6 +133,7 @@ class SeparableVideoPhysics(DecomposablePhysics):
             u, s, v = _svd(matrix.to("cpu", torch.float64), self.full_svd)
             setattr(self, f"_u_{name}", u.to(device, dtype))
             setattr(self, f"_v_{name}", v.to(device, dtype))
+            setattr(self, f"_s_{name}", s.to(device, dtype))
             shape = [1] * 5
             shape[axis] = len(s)
             spectrum = spectrum * s.view(shape)
@@ -143,6 +148,20 @@ class SeparableVideoPhysics(DecomposablePhysics):
         if before is not None and self.mask.dtype != before.dtype:
             self._factorise(self.mask.device, self.mask.dtype)
         return self
+
+    def spatial_svd(self) -> tuple[tuple[Tensor, Tensor | None], ...]:
+        r"""
+        Singular values and right singular vectors along height and width.
+
+        :return: (tuple) ``(s, V)`` for each of both axes, shapes ``(r,)`` and ``(n, r)``;
+            a one and ``None`` where the operator is the identity.
+        """
+        return tuple(
+            (self.mask.new_ones(1), None)
+            if getattr(self, name) is None
+            else (getattr(self, f"_s_{name}"), getattr(self, f"_v_{name}"))
+            for name in ("vertical", "horizontal")
+        )
 
     @property
     def measurement_size(self) -> tuple[int, int, int, int]:
