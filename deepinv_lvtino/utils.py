@@ -17,8 +17,8 @@ def check_img_size(img_size: Sequence[int]) -> tuple[int, int, int, int]:
     :return: (tuple) the size as integers.
     :raises ValueError: if there are not four positive integers.
     """
-    size = tuple(img_size)
-    if len(size) != 4 or any(int(n) != n or n < 1 for n in size):
+    size = tuple(img_size) if isinstance(img_size, Sequence) else (img_size,)
+    if len(size) != 4 or any(not _is_count(n) for n in size):
         msg = (
             "`img_size` must be four positive integers (C, T, H, W) without the batch "
             f"axis; got {size}."
@@ -26,6 +26,10 @@ def check_img_size(img_size: Sequence[int]) -> tuple[int, int, int, int]:
         raise ValueError(msg)
     channels, frames, height, width = (int(n) for n in size)
     return channels, frames, height, width
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, (int, float)) and value >= 1 and value == math.floor(value)
 
 
 def check_positive(name: str, value: float | Tensor) -> None:
@@ -43,6 +47,28 @@ def check_positive(name: str, value: float | Tensor) -> None:
     if not good:
         msg = f"`{name}` must be positive and finite; got {value}."
         raise ValueError(msg)
+
+
+def batch_weight(name: str, value: float | Tensor, like: Tensor) -> float | Tensor:
+    r"""
+    Check a positive weight, and shape it to multiply a batch of videos.
+
+    :param str name: name of the argument, for the message.
+    :param float, torch.Tensor value: one number, or a tensor of one or ``B`` values.
+    :param torch.Tensor like: batch ``(B, ...)``.
+    :return: (float | torch.Tensor) the number, or a tensor of shape ``(B or 1, 1, ...)``.
+    :raises ValueError: if a value is not positive, or their number is another.
+    """
+    check_positive(name, value)
+    if not isinstance(value, Tensor):
+        return value
+    if value.numel() not in (1, len(like)):
+        msg = (
+            f"`{name}` must be one number or one per element of the batch "
+            f"({len(like)}); got {value.numel()}."
+        )
+        raise ValueError(msg)
+    return value.reshape(-1, *[1] * (like.ndim - 1)).to(like)
 
 
 def check_video(

@@ -139,13 +139,13 @@ def test_ddrm_with_a_square_basis():
     model = SpectralGaussianModel()
     x = torch.full((1, *size), 0.5)
     model.sae(x, 300.0)
-    scale = model._variances.sqrt()
+    scale = model.coefficient_variances(x).sqrt()
     x = model._transform(randn(*x.shape, dtype=torch.float32) * scale, inverse=True) + x
     y = physics(x)
 
     def denoiser(noisy, sigma):
         r"""Posterior mean of the Gaussian prior."""
-        gain = gaussian_gain(model._variances, 1.0, float(sigma)) ** 2
+        gain = gaussian_gain(scale**2, 1.0, float(sigma)) ** 2
         return (
             model._transform(gain * model._transform(noisy - 0.5), inverse=True) + 0.5
         )

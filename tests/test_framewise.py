@@ -95,6 +95,35 @@ def test_nonlinear_operator():
     assert 0.05 < (physics(x) - x**2).std() < 0.15
 
 
+def test_sensor_and_parameters_pass_through():
+    image = deepinv.physics.Denoising(
+        noise_model=deepinv.physics.ZeroNoise(), sensor_model=lambda y: y.clamp(max=0.5)
+    )
+    x = rand(2, *SIZE, dtype=torch.float32)
+    torch.testing.assert_close(FramewisePhysics(image)(x), x.clamp(max=0.5))
+    physics = FramewisePhysics(image_operators()["inpainting"])
+    physics.update_parameters(mask=torch.zeros(1, 1, 8, 10))
+    assert not physics.A(x).any()
+
+
+def test_wrong_measurements():
+    physics = FramewisePhysics(image_operators()["blur"])
+    y = torch.zeros(1, *SIZE)
+    for method in (
+        physics.A_adjoint,
+        physics.A_dagger,
+        lambda y: physics.prox_l2(0.0, y, 1.0),
+    ):
+        with pytest.raises(TypeError, match="`y` must be a torch.Tensor"):
+            method([1.0])
+        with pytest.raises(ValueError, match="non-empty"):
+            method(y[:, :, :0])
+        with pytest.raises(ValueError, match="`y` is on meta"):
+            method(y.to("meta"))
+    with pytest.raises(ValueError, match="`gamma` must be positive"):
+        physics.prox_l2(y, y, -1.0)
+
+
 def test_clone_norm_and_noise():
     physics = FramewisePhysics(
         image_operators()["blur"], noise_model=GaussianNoise(0.2)

@@ -217,7 +217,15 @@ def test_video_posterior_of_the_spectral_prior():
     y = 0.5 + 0.2 * randn(1, *physics.measurement_size, seed=3)
     model.denoise(torch.zeros(1, *size, dtype=torch.float64), 100.0)
     transform = dense(model._transform, size)
-    cov = transform.T @ torch.diag(model._variances.expand(size).flatten()) @ transform
+    cov = (
+        transform.T
+        @ torch.diag(
+            model.coefficient_variances(torch.zeros(1, *size, dtype=torch.float64))
+            .expand(size)
+            .flatten()
+        )
+        @ transform
+    )
     matrix = dense(physics.A, size)
     precision = matrix.T @ matrix / 0.01 + torch.linalg.inv(cov)
     residual = y.flatten() - matrix @ torch.full((96,), 0.5, dtype=torch.float64)

@@ -10,6 +10,7 @@ import torch
 from deepinv.models import Reconstructor
 from deepinv.optim import L2, BaseOptim, OptimIterator, Prior
 from deepinv.physics import GaussianNoise, Inpainting
+from deepinv.utils import TensorList
 
 from deepinv_lvtino import LVTINO, Schedule, make_problem
 from deepinv_lvtino.models import (
@@ -20,14 +21,16 @@ from deepinv_lvtino.models import (
     spectral_video,
 )
 from deepinv_lvtino.optim import (
+    GaussianLikelihood,
     LVTINOIteration,
     ProductOfExperts,
     SAEPrior,
     SpaceTimeVariation,
     prox_l2_tv,
 )
+from deepinv_lvtino.optim.data_fidelity import prox_l2
 from deepinv_lvtino.optim.prox_tv import as_variation
-from deepinv_lvtino.physics import FramewisePhysics
+from deepinv_lvtino.physics import FramewisePhysics, VideoBlur
 from helpers import generator, psnr, rand
 
 SIZE = (3, 5, 16, 24)
@@ -446,3 +449,108 @@ def test_without_the_final_data_step(problem, eta):
         outputs[-1], y, (0.01 if eta in (0, 1) else 0.005) / 0.01**2
     )
     torch.testing.assert_close(full, expected, atol=1e-4, rtol=0)
+
+
+# -- findings that must not come back --------------------------------------------------
+
+
+def test_projections_are_where_they_were_published():
+    r"""Before the image encoder, after the video decode, after proxes of a gamma."""
+
+    class Watched(ConsistencyModel):
+        def __init__(self, per_frame):
+            super().__init__(RectifiedFlow(), per_frame=per_frame)
+            self.given, self.gave = [], []
+
+        def sae(self, x, t, noise=None, generator=None):
+            self.given.append(x)
+            self.gave.append(x + 0.7 * torch.sign(x - 0.5))
+            return self.gave[-1]
+
+    physics = make_problem("A", (3, 8, 8, 8), sigma=0.01)
+    y = rand(1, *physics.measurement_size, dtype=torch.float32)
+    for name in ("A", "B"):
+        video, image = Watched(False), Watched(True)
+        outside = []
+        schedule = Schedule.published(name)
+        solver = LVTINO(video, image, schedule=schedule, final_data_step=False)
+        u = solver(y, physics, init=2 * rand(1, 3, 8, 8, 8, dtype=torch.float32))
+        assert torch.equal(u, video.gave[-1].clamp(0, 1))
+        assert all(x.min() >= 0 and x.max() <= 1 for x in image.given)
+        outside = [bool((x.min() < 0) | (x.max() > 1)) for x in video.given[1:]]
+        # B's data steps are proxes and are projected, A's second one (CG) is not.
+        assert any(outside) == (name == "A")
+        assert video.given[0].max() <= 1  # the start is
+
+
+def test_likelihood_value_and_gradient(problem):
+    x, y, physics = problem
+    likelihood, reference = GaussianLikelihood(), L2(sigma=0.01)
+    u = x + 0.1
+    torch.testing.assert_close(likelihood(u, y, physics), reference(u, y, physics))
+    torch.testing.assert_close(
+        likelihood.grad(u, y, physics), reference.grad(u, y, physics)
+    )
+
+
+def test_data_step_without_a_closed_form_is_solved():
+    kernel = deepinv.physics.functional.gaussian_blur(sigma=(1.5, 1.5))
+    noise = GaussianNoise(0.001)
+    generic = FramewisePhysics(
+        deepinv.physics.Blur(filter=kernel, padding="circular"), noise_model=noise
+    )
+    exact = VideoBlur(SIZE, kernel, "circular", noise_model=noise)
+    x = rand(1, *SIZE, dtype=torch.float32)
+    y = exact(x)
+    z = x + 0.1 * torch.randn(x.shape, generator=generator(2))
+    expected = exact.prox_l2(z, y, 2.5e3)
+    before = generic.image_physics.max_iter
+    found = prox_l2(generic, z, y, 2.5e3)
+    assert (found - expected).norm() < 1e-3 * (expected - z).norm()
+    assert generic.image_physics.max_iter == before
+    with pytest.warns(UserWarning, match="has no closed form and was not solved"):
+        prox_l2(generic, z, y, 1e12)
+
+
+@pytest.mark.filterwarnings("ignore:Warning. least_squares_implicit_backward")
+def test_more_wrong_input(problem):
+    x, y, physics = problem
+    mask = (rand(1, 16, 24) > 0.5).float()
+    image = Inpainting(img_size=(3, 16, 24), mask=mask, noise_model=GaussianNoise(0.01))
+    framewise = FramewisePhysics(image)
+    seen = framewise.A(x)
+    stacked = physics.stack(framewise)
+    nan = seen.clone()
+    nan[0, 0, 0, 0, 0] = float("nan")
+    cases = [
+        (seen.numpy(), framewise, TypeError, "`y` must be a torch.Tensor"),
+        (seen[:, :, :0], framewise, ValueError, "`y` is empty"),
+        (seen.to("meta"), framewise, ValueError, "`y` is on meta but `physics`"),
+        (y, None, TypeError, "`physics` must be"),
+        (TensorList([y, nan]), stacked, ValueError, "NaN"),
+    ]
+    for bad, operator, error, message in cases:
+        with pytest.raises(error, match=message):
+            LVTINO(data_fidelity=L2(0.01))(bad, operator)
+    with pytest.raises(ValueError, match="`physics` is a stack"):
+        LVTINO()(TensorList([y, seen]), stacked)
+    with pytest.raises(ValueError, match="`init` must be finite"):
+        LVTINO()(y, physics, init=x * float("nan"))
+    with pytest.raises(TypeError, match="sede"):
+        LVTINO()(y, physics, sede=3)
+    with pytest.raises(TypeError, match="`schedule` must be a Schedule"):
+        LVTINO(schedule="A")
+    with pytest.raises(ValueError, match="`data_fidelity` must be one"):
+        LVTINO(data_fidelity=[L2(), L2()])
+    with pytest.raises(ValueError, match="`clamp` must be an interval"):
+        LVTINO(clamp=(1, 0))
+    start = {"est": (x,)}
+    LVTINO()(y, physics, init=start)
+    assert set(start) == {"est"}
+
+
+def test_half_precision_spectral_model_is_finite():
+    x = torch.rand(1, 3, 4, 16, 16)
+    expected = spectral_video().sae(x, 300.0, noise=torch.zeros_like)
+    half = spectral_video().sae(x.half(), 300.0, noise=torch.zeros_like)
+    torch.testing.assert_close(half.float(), expected, atol=2e-2, rtol=0)

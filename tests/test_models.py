@@ -215,7 +215,11 @@ def test_spectral_model_is_a_gaussian_model(per_frame, channels):
     torch.testing.assert_close(
         matrix @ matrix.T, torch.eye(len(matrix), dtype=torch.float64)
     )
-    variances = model._variances.expand(size).flatten()
+    variances = (
+        model.coefficient_variances(torch.zeros(1, *size, dtype=torch.float64))
+        .expand(size)
+        .flatten()
+    )
     cov = matrix.T @ torch.diag(variances) @ matrix
     oracle = GaussianConsistencyModel(
         torch.full((len(cov),), 0.5).double(), cov, schedule=schedule
@@ -246,6 +250,25 @@ def test_spectrum_of_an_image_is_that_of_a_frame():
     )
 
 
+def test_default_spectrum():
+    r"""Dong and Atick's exponent, a pixel deviation of 0.2, one value of each part."""
+    spectrum = PowerSpectrum()
+    size = (192, 320)
+    image = spectrum.variances(None, *size, torch.device("cpu"))[0]
+    deviation = float((image.flatten()[1:].mean() / 3).sqrt())  # of a colour channel
+    assert deviation == pytest.approx(0.2, abs=0.02)
+    k = 64 / (2 * 320)
+    expected = 1.1e-3 * (k**2 + 4e-6) ** (-2.3 / 2)
+    assert float(image[0, 64]) == pytest.approx(expected, rel=1e-4)
+    video = spectrum.variances(10, *size, torch.device("cpu"))
+    band = 0.4 * (k**2 + 4e-6) ** 0.5
+    spread = band / ((3 / 20) ** 2 + band**2) / math.pi
+    assert float(video[3, 0, 64]) == pytest.approx(expected * spread, rel=1e-4)
+    for name in ("power", "slope", "corner", "speed", "chroma"):
+        with pytest.raises(ValueError, match=f"`{name}` must be positive"):
+            PowerSpectrum(**{name: -1.0})
+
+
 def test_spectral_model_adapts_to_size_and_is_invariant():
     model = spectral_video()
     for size in ((1, 3, 5, 17, 22), (2, 3, 1, 8, 8), (1, 1, 5, 17, 22)):
@@ -255,14 +278,13 @@ def test_spectral_model_adapts_to_size_and_is_invariant():
         x = torch.full((1, 3, 9, 48, 48), 0.5)
         model.sae(x, 300.0)
         noise = torch.randn(x.shape, generator=generator(0))
-        x = model._transform(noise * model._variances.sqrt(), inverse=True) + 0.5
-        reference = (
-            (model._transform(x - 0.5) / model._variances.sqrt()).square().mean()
-        )
+        scale = model.coefficient_variances(x).sqrt()
+        x = model._transform(noise * scale, inverse=True) + 0.5
+        reference = (model._transform(x - 0.5) / scale).square().mean()
         u = x
         for k in range(20):
             u = model.sae(u, 250.0, generator=generator(k))
-        whitened = model._transform(u - 0.5) / model._variances.sqrt()
+        whitened = model._transform(u - 0.5) / scale
         assert float(reference) == pytest.approx(1, abs=0.02)
         assert float(whitened.square().mean()) == pytest.approx(1, abs=0.02)
         assert abs(float(whitened.mean())) < 0.02

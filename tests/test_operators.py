@@ -107,6 +107,15 @@ def test_temporal_blur_equals_a_convolution(length, padding):
     torch.testing.assert_close(physics.A(x), expected, atol=1e-5, rtol=0)
 
 
+def test_gaussian_kernel_by_hand():
+    x = torch.zeros(1, 1, 9, 1, 1, dtype=torch.float64)
+    x[0, 0, 4] = 1
+    y = TemporalBlur((1, 9, 1, 1), 6, kernel="gaussian", dtype=torch.float64).A(x)
+    offset = torch.arange(6, dtype=torch.float64) - 2.5
+    weights = torch.exp(-0.5 * offset**2)  # a deviation of one frame
+    torch.testing.assert_close(y.flatten()[1:7], weights / weights.sum())
+
+
 def test_circular_blur_by_hand():
     x = torch.zeros(1, 1, 25, 1, 1)
     x[0, 0, 0] = 7

@@ -92,6 +92,17 @@ def test_step_out_of_the_models_reach():
         Schedule.calibrated(1e-5).resolve(video, image)
 
 
+def test_snapped_timetable_realises_the_step_it_says():
+    video = ConsistencyModel(RectifiedFlow(snap=True))
+    for delta in (0.1, 0.02, 0.001):
+        sweep = Schedule.calibrated(delta, num_steps=1).resolve(video, None)[0]
+        ratio = video.schedule.noise_ratio(sweep.video.time)
+        assert sweep.video.data_step.stepsize == pytest.approx(ratio / 2, rel=1e-5)
+        assert sweep.video.data_step.stepsize == pytest.approx(delta, rel=0.2)
+    with pytest.raises(ValueError, match="has no time for a step"):
+        Schedule.calibrated(1e-6).resolve(video, None)
+
+
 def test_explicit():
     video, image = models()
     sweeps = [
@@ -137,6 +148,20 @@ def test_published_numbers():
     assert gammas == [3539, 3539, 1363, 1363, 1363]
     gammas = [s.image.data_step.gamma for s in b.sweeps if s.image]
     assert gammas == [16868, 16868, 2721, 2721]
+    # The released solvers, literally.
+    assert {s.video.data_step for s in a.sweeps} == {
+        PrimalDualTVStep(200, lam=2.873789e-4, tau=0.25, sigma=0.25)
+    }
+    assert {s.image.data_step for s in a.sweeps if s.image} == {
+        ConjugateGradientStep(19, epsilon=1e-6)
+    }
+    assert [s.video.data_step for s in c.sweeps] == [
+        AdamTVStep(55, lam, learning_rate=0.019848, smoothing=1e-2)
+        for lam in (6.1785e-7, 1.5583e-6, 1.5583e-6)
+    ]
+    assert {s.image.data_step for s in c.sweeps if s.image} == {
+        ConjugateGradientStep(23, epsilon=1e-6)
+    }
     with pytest.raises(ValueError, match="`problem` must be one of 'A', 'B', 'C'"):
         Schedule.published("D")
 

@@ -293,7 +293,48 @@ def test_wrong_construction(options, message):
         SeparableVideoPhysics(**{"img_size": SIZE, **options})
 
 
-def test_singular_values_cannot_be_replaced():
+@pytest.mark.parametrize("name", ["mask", "temporal", "vertical", "horizontal"])
+def test_matrices_and_singular_values_belong_together(name):
     physics = generic()
-    with pytest.raises(ValueError, match="`mask`"):
-        physics.A(torch.zeros(1, *SIZE), mask=torch.ones(1))
+    with pytest.raises(ValueError, match=f"`{name}` is fixed"):
+        physics.A(torch.zeros(1, *SIZE), **{name: torch.ones(1)})
+    with pytest.raises(ValueError, match=f"`{name}` is fixed"):
+        physics.update(**{name: torch.eye(5)})
+
+
+def test_gradient_with_respect_to_gamma():
+    physics = generic(**F64)
+    z, y = randn(2, *SIZE), randn(2, *physics.measurement_size, seed=1)
+    for shape in ((), (1,), (2,)):
+        gamma = torch.full(shape, 0.7, dtype=torch.float64, requires_grad=True)
+        torch.autograd.gradcheck(lambda g: physics.prox_l2(z, y, g), (gamma,))
+
+
+def test_autocast_leaves_the_operator_alone():
+    physics = generic()
+    x = rand(1, *SIZE, dtype=torch.float32)
+    expected = physics.A(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(physics.A(x), expected)
+
+
+def test_batches_must_agree():
+    physics = generic(**F64)
+    z, y = randn(2, *SIZE), randn(2, *physics.measurement_size, seed=1)
+    with pytest.raises(ValueError, match="`z` holds 1 videos for 2"):
+        physics.prox_l2(z[:1], y, 1.0)
+    with pytest.raises(ValueError, match="one per element of the batch"):
+        physics.prox_l2(z, y, torch.ones(3))
+
+
+def test_truncated_pseudo_inverse():
+    physics = generic(**F64)
+    y = randn(1, *physics.measurement_size)
+    values = physics.mask.flatten().sort(descending=True).values
+    cut = float(values[10] + values[9]) / 2
+    matrix = dense(physics.A, SIZE)
+    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    keep = s > cut
+    expected = vh[keep].T @ ((u[:, keep].T @ y.flatten()) / s[keep])
+    found = physics.A_dagger(y, smallest=cut).flatten()
+    torch.testing.assert_close(found, expected)

@@ -15,6 +15,7 @@ from deepinv_lvtino.models.noise_schedules import (
     VariancePreserving,
 )
 from deepinv_lvtino.physics.functional import apply_along_axis
+from deepinv_lvtino.utils import check_positive
 
 
 def gaussian_gain(variance: Tensor, alpha: float, sigma: float) -> Tensor:
@@ -86,6 +87,9 @@ class GaussianConsistencyModel(ConsistencyModel):
             )
             raise ValueError(msg)
         exact = covariance.double()
+        if not (bool(torch.isfinite(exact).all()) and bool(torch.isfinite(mean).all())):
+            msg = "`mean` and `covariance` must be finite; they hold NaN or infinity."
+            raise ValueError(msg)
         scale = float(exact.abs().max())
         values, vectors = torch.linalg.eigh((exact + exact.mT) / 2)
         if (
@@ -152,6 +156,7 @@ class PowerSpectrum:
     :param float speed: typical speed :math:`v`, in pixels per frame.
     :param float floor: white part :math:`n`.
     :param float chroma: power of a chrominance channel relative to luminance.
+    :raises ValueError: if a parameter is not positive (``floor`` may be 0).
 
     |sep|
 
@@ -164,6 +169,13 @@ class PowerSpectrum:
     speed: float = 0.4
     floor: float = 0.0
     chroma: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name in ("power", "slope", "corner", "speed", "chroma"):
+            check_positive(name, getattr(self, name))
+        if not self.floor >= 0:
+            msg = f"`floor` must be 0 or positive; got {self.floor}."
+            raise ValueError(msg)
 
     def variances(
         self, frames: int | None, height: int, width: int, device: torch.device
@@ -251,6 +263,7 @@ class SpectralGaussianModel(ConsistencyModel):
         self._size: tuple[object, ...] | None = None
         self._transforms: dict[int, Tensor] = {}
         self._variances = torch.empty(0)
+        self._weights: tuple[float, ...] = ()
         self._colour = torch.empty(0)
 
     def denoise(self, latent: Tensor, t: float) -> Tensor:
@@ -264,7 +277,9 @@ class SpectralGaussianModel(ConsistencyModel):
         self._prepare(latent)
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         coefficients = self._transform(latent - alpha * self.mean)
-        coefficients *= gaussian_gain(self._variances, alpha, sigma)
+        for channel, weight in enumerate(self._weights):
+            gain = gaussian_gain(weight * self._variances, alpha, sigma)
+            coefficients[:, channel] *= gain.to(latent.dtype)
         return self._transform(coefficients, inverse=True).add_(self.mean)
 
     def log_density(self, x: Tensor) -> Tensor:
@@ -275,9 +290,21 @@ class SpectralGaussianModel(ConsistencyModel):
         :return: (:class:`torch.Tensor`) one value per clip, shape ``(B,)``.
         """
         self._prepare(x)
-        whitened = self._transform(x - self.mean).square() / self._variances
-        log_volume = self._variances.log().expand(x.shape).sum(dim=(1, 2, 3, 4))
+        variances = self.coefficient_variances(x)
+        whitened = self._transform(x - self.mean).square() / variances
+        log_volume = variances.log().expand(x.shape).sum(dim=(1, 2, 3, 4))
         return -0.5 * (whitened.sum(dim=(1, 2, 3, 4)) + log_volume)
+
+    def coefficient_variances(self, x: Tensor) -> Tensor:
+        r"""
+        Variances :math:`\lambda` of the cosine coefficients of clips of a given size.
+
+        :param torch.Tensor x: a clip of that size, shape ``(B, C, T, H, W)``.
+        :return: (:class:`torch.Tensor`) shape ``(C, T, H, W)`` (``T`` is 1 per frame).
+        """
+        self._prepare(x)
+        weights = self._variances.new_tensor(self._weights).view(-1, 1, 1, 1)
+        return weights * self._variances
 
     def _prepare(self, x: Tensor) -> None:
         size = (x.shape[1:], x.device, x.dtype)
@@ -292,11 +319,11 @@ class SpectralGaussianModel(ConsistencyModel):
         self._transforms = {axis: _cosine_basis(n, x) for axis, n in axes.items()}
         variances = self.spectrum.variances(
             None if self.per_frame else frames, height, width, x.device
-        ).to(x.dtype)
-        weights = [1.0] * channels
-        if channels == 3:
-            weights[1:] = [self.spectrum.chroma] * 2
-        self._variances = x.new_tensor(weights).view(-1, 1, 1, 1) * variances
+        )
+        # Their range exceeds that of half precision.
+        self._variances = variances.double() if x.dtype == torch.float64 else variances
+        chroma = [self.spectrum.chroma] * 2 if channels == 3 else [1.0] * (channels - 1)
+        self._weights = (1.0, *chroma)
         self._colour = x.new_tensor(_OPPONENT)
         self._size = size
 

@@ -2,8 +2,9 @@ r"""
 The data half-step of a sweep, with its numbers.
 
 The defaults, :class:`ProximalStep` and, with total variation, :class:`VariationStep`,
-solve the stated problem. The others repeat what the released LVTINO settings do instead,
-including their early stops; they exist for :meth:`Schedule.published`.
+solve the stated problem (exactly, where the operator has a closed form). The others
+repeat what the released LVTINO settings do instead, including their early stops; they
+exist for :meth:`Schedule.published`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import Any
 
 import torch
 from deepinv.optim import DataFidelity
+from deepinv.optim.data_fidelity import L2
 from deepinv.optim.linear import conjugate_gradient
 from deepinv.physics import Physics
 from torch import Tensor
 
-from deepinv_lvtino.optim.data_fidelity import data_weight
+from deepinv_lvtino.optim.data_fidelity import data_weight, prox_l2
 from deepinv_lvtino.optim.prox_tv import solve_l2_tv
 from deepinv_lvtino.optim.variation import (
     SpaceTimeVariation,
@@ -91,6 +93,9 @@ class ProximalStep(DataStep):
     def __call__(
         self, z: Tensor, y: Tensor, physics: Physics, data_fidelity: DataFidelity
     ) -> Tensor:
+        if type(data_fidelity) is L2:
+            weight = self.stepsize * data_fidelity.norm
+            return prox_l2(physics, z, y, weight)
         return data_fidelity.prox(z, y, physics, gamma=self.stepsize)
 
 
@@ -174,7 +179,7 @@ class GammaStep(DataStep):
     def __call__(
         self, z: Tensor, y: Tensor, physics: Physics, data_fidelity: DataFidelity
     ) -> Tensor:
-        return physics.prox_l2(z, y, self.gamma)
+        return prox_l2(physics, z, y, self.gamma)
 
 
 @dataclass(frozen=True)

@@ -113,11 +113,13 @@ class gStepLVTINO(gStep):
         :param SAEPrior cur_prior: the expert.
         :param float time: time of the model.
         :param Callable noise: gives the noise for a tensor like its argument.
-        :param tuple[float, float] clamp: interval that what the model is given and what it
-            returns are projected to, or ``None``.
+        :param tuple[float, float] clamp: interval that what an image model is given, and
+            what a video model returns, are projected to, or ``None``.
         :return: (:class:`torch.Tensor`) video, shape of ``x``.
         """
-        return _project(cur_prior.prox(_project(x, clamp), time, noise=noise), clamp)
+        if cur_prior.model.per_frame:
+            return cur_prior.prox(_project(x, clamp), time, noise=noise)
+        return _project(cur_prior.prox(x, time, noise=noise), clamp)
 
 
 class fStepLVTINO(fStep):

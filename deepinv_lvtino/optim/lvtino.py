@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from deepinv.loss.metric import Metric
 from deepinv.optim import BaseOptim, DataFidelity
-from deepinv.physics import Physics
+from deepinv.physics import Physics, StackedPhysics
 from deepinv.sampling.utils import Welford
+from deepinv.utils import TensorList
 from torch import Tensor
 
 from deepinv_lvtino.models import ConsistencyModel, spectral_image, spectral_video
@@ -20,7 +21,12 @@ from deepinv_lvtino.optim.iteration import LVTINOIteration
 from deepinv_lvtino.optim.noise import SeededNoise, global_noise
 from deepinv_lvtino.optim.priors import ProductOfExperts
 from deepinv_lvtino.optim.prox_tv import as_variation
-from deepinv_lvtino.optim.schedule import CalibratedSchedule, Schedule, Sweep
+from deepinv_lvtino.optim.schedule import (
+    CalibratedSchedule,
+    Schedule,
+    Sweep,
+    check_clamp,
+)
 from deepinv_lvtino.optim.variation import Variation
 from deepinv_lvtino.physics import SeparableVideoPhysics
 from deepinv_lvtino.utils import check_video
@@ -43,7 +49,8 @@ class LVTINO(BaseOptim):
     for a measurement :math:`y = A x + n` with known :math:`A`, a video prior :math:`p_V`
     and a frame-wise image prior :math:`p_I` :footcite:p:`spagnoletti2025lvtino`. Each sweep
     (:class:`LVTINOIteration`) takes one stochastic autoencoding per prior, each followed by
-    an exact data step; no gradient of a network is taken. With the video prior alone
+    a data step (exact for the operators of this package, else by conjugate gradients that
+    warn if they fall short); no gradient of a network is taken. With the video prior alone
     (``eta=1`` or no image model) this is LVTINO-V, with the image prior alone (``eta=0`` or
     no video model) frame-wise LATINO.
 
@@ -56,7 +63,8 @@ class LVTINO(BaseOptim):
         (:func:`deepinv_lvtino.models.spectral_video` and
         :func:`deepinv_lvtino.models.spectral_image`).
     :param Schedule schedule: times and steps; :meth:`Schedule.calibrated` by default.
-    :param float eta: weight of the video prior, in [0, 1]; the schedule's by default.
+    :param float eta: weight of the video prior, in [0, 1]; the schedule's by default. It
+        counts only where both priors are given.
     :param deepinv.optim.DataFidelity, list data_fidelity: data fidelity, or one per sweep;
         by default the Gaussian likelihood with the noise that the physics declares.
     :param str, Variation tv: total variation in the first data step of every sweep,
@@ -125,13 +133,29 @@ class LVTINO(BaseOptim):
         show_progress_bar: bool = False,
     ) -> None:
         _check_eta(eta)
+        check_clamp(clamp)
         schedule = Schedule.calibrated() if schedule is None else schedule
+        if not isinstance(schedule, Schedule):
+            msg = (
+                "`schedule` must be a Schedule, such as Schedule.published('A'); got "
+                f"{schedule!r}."
+            )
+            raise TypeError(msg)
         if eta is None and isinstance(schedule, CalibratedSchedule):
             eta = schedule.eta
         video_model, image_model = _choose_models(video_model, image_model, eta)
         prior = ProductOfExperts(video_model, image_model)
         both = video_model is not None and image_model is not None
         sweeps = schedule.resolve(video_model, image_model, eta if both else None)
+        if isinstance(data_fidelity, Sequence) and len(data_fidelity) not in (
+            1,
+            len(sweeps),
+        ):
+            msg = (
+                f"`data_fidelity` must be one or one per sweep ({len(sweeps)}); got "
+                f"{len(data_fidelity)}."
+            )
+            raise ValueError(msg)
         if tv is not None:
             sweeps = _with_variation(
                 sweeps, tv, lambda_reg, {"tol": 1e-3} | (tv_options or {})
@@ -185,7 +209,6 @@ class LVTINO(BaseOptim):
         *,
         seed: int | None = None,
         noise_source: NoiseSource | None = None,
-        **kwargs: Any,
     ) -> Tensor | tuple[Tensor, dict[str, Any]]:
         r"""
         Draw one posterior sample.
@@ -205,8 +228,18 @@ class LVTINO(BaseOptim):
         :raises ValueError: if ``y`` does not fit the operator (shape, device), holds NaN
             or infinity, or the noise level is not known.
         """
-        _check_measurement(y, physics)
-        self._check_devices(y)
+        if not isinstance(physics, Physics):
+            msg = (
+                "`physics` must be a deepinv.physics.Physics; got "
+                f"{type(physics).__name__}."
+            )
+            raise TypeError(msg)
+        if isinstance(physics, SeparableVideoPhysics):
+            check_video("y", y, size=physics.measurement_size, like=physics.mask)
+        for part in y if isinstance(y, TensorList) else (y,):
+            self._check_measurement(part, physics)
+        if isinstance(init, dict):
+            init = dict(init)  # DeepInverse writes the cost into it
         return super().forward(
             y,
             physics,
@@ -214,7 +247,6 @@ class LVTINO(BaseOptim):
             x_gt=x_gt,
             compute_metrics=compute_metrics,
             noise_source=self._noise(seed, noise_source),
-            **kwargs,
         )
 
     def sample(
@@ -283,19 +315,34 @@ class LVTINO(BaseOptim):
         x = X["est"][0]
         size = getattr(physics, "img_size", None)
         check_video("init", x, size=size if size and len(size) == 4 else None)
-        if isinstance(y, Tensor) and len(x) != len(y):
-            msg = f"`init` holds {len(x)} videos for {len(y)} measurements in `y`."
-            raise ValueError(msg)
-        if isinstance(physics, SeparableVideoPhysics) or not isinstance(y, Tensor):
-            return X  # the operator itself has checked `y`, or there are several
-        measured = physics.A(x).shape
-        if measured != y.shape:
+        parts = list(y) if isinstance(y, TensorList) else [y]
+        if len(x) != len(parts[0]):
             msg = (
-                f"`y` has shape {tuple(y.shape)}, but the physics turns the start, of "
-                f"shape {tuple(x.shape)}, into {tuple(measured)}. Give the physics of this "
-                "measurement."
+                f"`init` holds {len(x)} videos for {len(parts[0])} measurements in `y`."
             )
             raise ValueError(msg)
+        if x.device != parts[0].device:
+            msg = f"`init` is on {x.device} but `y` is on {parts[0].device}; move it."
+            raise ValueError(msg)
+        if not bool(torch.isfinite(x).all()):
+            msg = (
+                "`init` must be finite; it holds NaN or infinity. Replace those values."
+            )
+            raise ValueError(msg)
+        if not isinstance(physics, SeparableVideoPhysics):  # which checks sizes itself
+            measured = physics.A(x)
+            found = list(measured) if isinstance(measured, TensorList) else [measured]
+            expected = [tuple(part.shape) for part in parts]
+            if [tuple(part.shape) for part in found] != expected:
+                msg = (
+                    f"`y` has shape {expected}, but the physics turns the start, of shape "
+                    f"{tuple(x.shape)}, into {[tuple(part.shape) for part in found]}. Give "
+                    "the physics of this measurement."
+                )
+                raise ValueError(msg)
+        clamp = self.update_params_fn(0)["clamp"]
+        if clamp is not None:
+            X["est"] = (x.clamp(*clamp), *X["est"][1:])
         return X
 
     def _noise(self, seed: int | None, noise_source: NoiseSource | None) -> NoiseSource:
@@ -307,19 +354,41 @@ class LVTINO(BaseOptim):
             return noise_source
         return global_noise if seed is None else SeededNoise(seed)
 
-    def _check_devices(self, y: Tensor) -> None:
-        for name in ("video_model", "image_model"):
-            model = getattr(self, name)
-            if model is None:
-                continue
-            for tensor in (*model.parameters(), *model.buffers()):
+    def _check_measurement(self, y: Tensor, physics: Physics) -> None:
+        if not isinstance(y, Tensor):
+            msg = f"`y` must be a torch.Tensor; got {type(y).__name__}."
+            raise TypeError(msg)
+        if not y.is_floating_point() and not y.is_complex():
+            msg = (
+                f"`y` must be floating point with values in [0, 1]; got {y.dtype}. "
+                "Convert 8-bit measurements with `y.float() / 255`."
+            )
+            raise TypeError(msg)
+        if y.numel() == 0:
+            msg = f"`y` is empty: shape {tuple(y.shape)}."
+            raise ValueError(msg)
+        owners = (physics, self.video_model, self.image_model)
+        for name, owner in zip(
+            ("physics", "video_model", "image_model"), owners, strict=True
+        ):
+            for tensor in _tensors(owner):
                 if tensor.device != y.device:
                     msg = (
                         f"`y` is on {y.device} but `{name}` is on {tensor.device}. Move "
-                        f"the solver with `.to({str(y.device)!r})`."
+                        "one of them with `.to(...)`."
                     )
                     raise ValueError(msg)
-                break
+        if not bool(torch.isfinite(y).all()):
+            msg = "`y` must be finite; it holds NaN or infinity. Replace those values."
+            raise ValueError(msg)
+
+
+def _tensors(module: torch.nn.Module | None) -> list[Tensor]:
+    """Parameters and buffers; DeepInverse's stacks keep their parts in a list."""
+    if module is None:
+        return []
+    parts = module.physics_list if isinstance(module, StackedPhysics) else [module]
+    return [t for part in parts for t in (*part.parameters(), *part.buffers())]
 
 
 def _check_eta(eta: float | None) -> None:
@@ -399,18 +468,3 @@ def _as_init(init: Init) -> Tensor | Callable[[Tensor, Physics], Any]:
         f"{init!r}."
     )
     raise ValueError(msg)
-
-
-def _check_measurement(y: Tensor, physics: Physics) -> None:
-    if isinstance(physics, SeparableVideoPhysics):
-        check_video("y", y, size=physics.measurement_size, like=physics.mask)
-    if isinstance(y, Tensor):
-        if not y.is_floating_point():
-            msg = (
-                f"`y` must be floating point with values in [0, 1]; got {y.dtype}. "
-                "Convert 8-bit measurements with `y.float() / 255`."
-            )
-            raise TypeError(msg)
-        if not bool(torch.isfinite(y).all()):
-            msg = "`y` must be finite; it holds NaN or infinity. Replace those values."
-            raise ValueError(msg)

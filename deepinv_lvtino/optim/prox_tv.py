@@ -217,9 +217,8 @@ def solve_l2_tv(
         u = z if physics is None else physics.prox_l2(z, y, gamma)
         result = TVResult(u, None, 0, 0.0, True)
     else:
-        result = _already_solved(problem, tol, dual) if dual is not None else None
-        if result is None:
-            result = solve(problem, tol, max_iter, dual, **options)
+        warm = None if dual is None else _already_solved(problem, tol, dual)
+        result = warm or solve(problem, tol, max_iter, dual, **options)
     if not result.converged:
         warnings.warn(
             f"prox_l2_tv stopped after {result.iterations} iterations at a relative gap "

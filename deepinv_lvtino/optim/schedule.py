@@ -2,6 +2,7 @@ r"""What a run does in each sweep: times of the models, numbers of the data step
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,6 +85,7 @@ class Schedule:
     clamp: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        check_clamp(self.clamp)
         object.__setattr__(self, "sweeps", tuple(self.sweeps))
         if not self.sweeps or any(
             sweep.video is None and sweep.image is None for sweep in self.sweeps
@@ -219,10 +221,10 @@ class Schedule:
             raise ValueError(msg)
         if delta is None:
             deltas = _geometric(*DEFAULT_DELTA, num_steps or DEFAULT_NUM_STEPS)
-        elif isinstance(delta, Sequence):
-            deltas = tuple(float(value) for value in delta)
-        else:
+        elif isinstance(delta, (int, float)):
             deltas = (float(delta),) * (num_steps or DEFAULT_NUM_STEPS)
+        else:
+            deltas = tuple(float(value) for value in delta)
         if num_steps not in (None, len(deltas)):
             msg = (
                 f"`delta` has {len(deltas)} values, but `num_steps` is {num_steps}. Give "
@@ -272,6 +274,12 @@ class CalibratedSchedule(Schedule):
     eta: float | None = None
 
     def __post_init__(self) -> None:
+        check_clamp(self.clamp)
+        if self.sweeps:
+            msg = (
+                "`sweeps` of a calibrated schedule follow from `delta`; leave them out."
+            )
+            raise ValueError(msg)
         for value in self.delta:
             check_positive("delta", value)
         if not self.delta:
@@ -316,13 +324,37 @@ class CalibratedSchedule(Schedule):
         return tuple(sweeps)
 
 
+def check_clamp(clamp: tuple[float, float] | None) -> None:
+    r"""
+    Check an interval to project to.
+
+    :param tuple[float, float] clamp: interval, or ``None``.
+    :raises ValueError: if it is neither.
+    """
+    if clamp is None:
+        return
+    if not isinstance(clamp, Sequence) or len(clamp) != 2 or not clamp[0] < clamp[1]:
+        msg = f"`clamp` must be an interval (low, high) or None; got {clamp}."
+        raise ValueError(msg)
+
+
 def _calibrated_half(
     model: ConsistencyModel | None, stepsize: float
 ) -> HalfStep | None:
     if model is None or stepsize == 0:
         return None
     time = model.schedule.time(2 * stepsize / model.pixel_scale**2)
-    return HalfStep(time, ProximalStep(stepsize))
+    # A timetable that snaps realises a slightly other step: the data step follows it.
+    realised = model.pixel_scale**2 * model.schedule.noise_ratio(time) / 2
+    if not 0.5 < realised / stepsize < 2:
+        msg = (
+            f"the noise schedule {model.schedule} has no time for a step of "
+            f"{stepsize:.3g} (`delta` times `eta`, or times 1 - `eta`); the nearest is "
+            f"{realised:.3g}. Change `delta` or `eta`."
+        )
+        raise ValueError(msg)
+    exact = math.isclose(realised, stepsize, rel_tol=1e-6)
+    return HalfStep(time, ProximalStep(stepsize if exact else realised))
 
 
 def _geometric(first: float, last: float, count: int) -> tuple[float, ...]:

@@ -193,5 +193,7 @@ def difference_adjoint(p: Tensor, axis: int) -> Tensor:
     :param int axis: the axis, one shorter than the result's.
     :return: (:class:`torch.Tensor`) tensor one longer along ``axis``.
     """
-    zero = torch.zeros_like(p.narrow(axis, 0, 1))
+    size = list(p.shape)
+    size[axis] = 1
+    zero = p.new_zeros(size)
     return -torch.diff(torch.cat([zero, p, zero], dim=axis), dim=axis)

@@ -10,7 +10,7 @@ from deepinv.physics import LinearPhysics, Physics
 from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 
-from deepinv_lvtino.utils import check_video
+from deepinv_lvtino.utils import batch_weight, check_video
 
 
 def fold_frames(x: Tensor) -> Tensor:
@@ -91,6 +91,24 @@ class FramewisePhysics(Physics):
         )
         self.image_physics = image_physics
 
+    def _check_measurement(self, y: Tensor) -> None:
+        if not isinstance(y, Tensor):
+            msg = f"`y` must be a torch.Tensor; got {type(y).__name__}."
+            raise TypeError(msg)
+        if y.ndim < 3 or y.numel() == 0:
+            msg = (
+                "`y` must be a non-empty measurement (B, C, T, ...), frames on axis 2; got "
+                f"shape {tuple(y.shape)}."
+            )
+            raise ValueError(msg)
+        for like in (*self.image_physics.parameters(), *self.image_physics.buffers()):
+            if like.device != y.device:
+                msg = (
+                    f"`y` is on {y.device} but the image operator is on {like.device}. "
+                    "Move one of them with `.to(...)`."
+                )
+                raise ValueError(msg)
+
     def _on_frames(self, function: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         result = function(fold_frames(x), *args, **kwargs)
         if not isinstance(result, Tensor):
@@ -127,7 +145,9 @@ class FramewisePhysics(Physics):
 
         :param torch.Tensor y: measurement, shape ``(B, C', T, ...)``.
         :return: (:class:`torch.Tensor`) video, shape ``(B, C, T, H, W)``.
+        :raises ValueError: if ``y`` is not such a measurement, or on another device.
         """
+        self._check_measurement(y)
         with _settings_kept(self.image_physics):
             return self._on_frames(self.image_physics.A_dagger, y, **kwargs)
 
@@ -156,6 +176,7 @@ class FramewiseLinearPhysics(FramewisePhysics, LinearPhysics):
         :param torch.Tensor y: measurement, shape ``(B, C', T, ...)``.
         :return: (:class:`torch.Tensor`) video, shape ``(B, C, T, H, W)``.
         """
+        self._check_measurement(y)
         return self._on_frames(self.image_physics.A_adjoint, y, **kwargs)
 
     def A_vjp(self, x: Tensor, v: Tensor) -> Tensor:
@@ -184,9 +205,11 @@ class FramewiseLinearPhysics(FramewisePhysics, LinearPhysics):
             holds one value per video of the batch.
         :return: (:class:`torch.Tensor`) video, shape ``(B, C, T, H, W)``.
         """
-        frames = y.shape[2]
-        if isinstance(gamma, Tensor) and gamma.numel() > 1:
-            gamma = gamma.reshape(-1).repeat_interleave(frames).view(-1, 1, 1, 1)
+        self._check_measurement(y)
+        gamma = batch_weight("gamma", gamma, y)
+        if isinstance(gamma, Tensor):
+            each = gamma.reshape(-1).expand(len(y))
+            gamma = each.repeat_interleave(y.shape[2]).view(-1, 1, 1, 1)
         if isinstance(z, Tensor):
             z = fold_frames(z)
         with _settings_kept(self.image_physics):
@@ -206,7 +229,11 @@ class FramewiseLinearPhysics(FramewisePhysics, LinearPhysics):
 
 @contextmanager
 def _settings_kept(physics: Physics) -> Iterator[None]:
-    """Undo what DeepInverse's iterative solvers leave on the operator."""
+    r"""
+    Undo what DeepInverse's iterative solvers leave on an operator.
+
+    :param deepinv.physics.Physics physics: operator whose solver settings are kept.
+    """
     before = {key: getattr(physics, key) for key in ("solver", "max_iter", "tol")}
     try:
         yield

@@ -122,9 +122,8 @@ def convolution_taps(kernel: Tensor) -> tuple[Tensor, int]:
     r"""
     Taps and first position of a convolution that keeps the size of the axis.
 
-    The centre of a kernel of length :math:`K` is tap :math:`K // 2` if :math:`K` is odd
-    and :math:`K/2 - 1` if it is even, as in
-    :func:`deepinv.physics.functional.conv2d`.
+    The centre of a kernel of length :math:`K` is tap ``K // 2``, odd or even, which is what
+    :func:`deepinv.physics.functional.conv2d` does.
 
     :param torch.Tensor kernel: convolution kernel of shape ``(K,)``.
     :return: (tuple) flipped kernel and position of its first tap for sample 0.

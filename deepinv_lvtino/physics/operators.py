@@ -36,8 +36,8 @@ class TemporalBlur(SeparableVideoPhysics):
 
         y_t = \sum_k h_k \, x_{t - k + c}
 
-    with the centre :math:`c` in the middle of the kernel (for an even length the earlier
-    of the two, as in :func:`deepinv.physics.functional.conv2d`).
+    with the centre :math:`c` in the middle of the kernel (for an even length the later of
+    the two, tap ``K // 2``, which is what :func:`deepinv.physics.functional.conv2d` does).
 
     :param tuple[int, int, int, int] img_size: video size ``(C, T, H, W)``.
     :param int kernel_size: number of frames of a kernel given by name.

@@ -2,6 +2,7 @@ r"""Video operators that act on time, height and width separately, solved exactl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from deepinv.physics.noise import NoiseModel, ZeroNoise
 from torch import Tensor
 
 from deepinv_lvtino.physics.functional import apply_along_axis
-from deepinv_lvtino.utils import check_img_size, check_positive, check_video
+from deepinv_lvtino.utils import batch_weight, check_img_size, check_video
 
 _AXES = {"temporal": 2, "vertical": 3, "horizontal": 4}
 
@@ -216,26 +217,30 @@ class SeparableVideoPhysics(DecomposablePhysics):
             if matrix is not None:
                 matrix = matrix.mT if transpose else matrix
                 steps.append((matrix.shape[0] / matrix.shape[1], -axis, matrix))
-        for _, axis, matrix in sorted(steps, key=lambda step: step[:2]):
-            x = apply_along_axis(x, matrix, -axis)
+        with torch.autocast(
+            x.device.type, enabled=False
+        ):  # data steps keep their dtype
+            for _, axis, matrix in sorted(steps, key=lambda step: step[:2]):
+                x = apply_along_axis(x, matrix, -axis)
         return x
 
     # -- operator ----------------------------------------------------------------------
 
-    def update_parameters(self, mask: Tensor | None = None, **kwargs: Any) -> None:
+    def update_parameters(self, **kwargs: Any) -> None:
         r"""
-        Refuse new singular values; other parameters are those of DeepInverse.
+        Refuse new matrices or singular values; other parameters are DeepInverse's.
 
-        :param torch.Tensor mask: must be ``None``: the singular values follow from the
-            matrices.
-        :raises ValueError: if ``mask`` is given.
+        :param dict kwargs: parameters; ``temporal``, ``vertical``, ``horizontal`` and
+            ``mask`` must be missing or ``None``.
+        :raises ValueError: if one of them is given.
         """
-        if mask is not None:
-            msg = (
-                "`mask` (the singular values) follows from the axis matrices and cannot "
-                "be replaced; build another SeparableVideoPhysics."
-            )
-            raise ValueError(msg)
+        for name in (*_AXES, "mask"):
+            if kwargs.pop(name, None) is not None:
+                msg = (
+                    f"`{name}` is fixed: matrices and singular values belong together. "
+                    "Build another SeparableVideoPhysics."
+                )
+                raise ValueError(msg)
         super().update_parameters(**kwargs)
 
     def A(self, x: Tensor, mask: Tensor | None = None, **kwargs: Any) -> Tensor:
@@ -292,7 +297,14 @@ class SeparableVideoPhysics(DecomposablePhysics):
         self._check("y", y, self.measurement_size)
         return super().A_A_adjoint(y, mask=mask, **kwargs)
 
-    def A_dagger(self, y: Tensor, mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+    def A_dagger(
+        self,
+        y: Tensor,
+        mask: Tensor | None = None,
+        *,
+        smallest: float = 0.0,
+        **kwargs: Any,
+    ) -> Tensor:
         r"""
         Apply the Moore-Penrose pseudo-inverse.
 
@@ -301,17 +313,17 @@ class SeparableVideoPhysics(DecomposablePhysics):
         :func:`torch.linalg.pinv`) count as zero.
 
         :param torch.Tensor y: measurement, shape ``(B, *measurement_size)``.
+        :param float smallest: singular values below this one count as zero too; with the
+            noise level, what the noise drowns is left out (a truncated pseudo-inverse).
         :return: (:class:`torch.Tensor`) least-squares video of smallest norm.
         :raises ValueError: if shape or device is not the operator's.
         :raises TypeError: if dtype is not the operator's.
         """
         self.update_parameters(mask=mask, **kwargs)
         self._check("y", y, self.measurement_size)
-        return self.V(self.U_adjoint(y) * self._reciprocal_spectrum())
-
-    def _reciprocal_spectrum(self) -> Tensor:
-        keep = self.mask > self._negligible()
-        return torch.where(keep, 1 / torch.where(keep, self.mask, 1.0), 0.0)
+        keep = self.mask > self._negligible().clamp(min=smallest)
+        reciprocal = torch.where(keep, 1 / torch.where(keep, self.mask, 1.0), 0.0)
+        return self.V(self.U_adjoint(y) * reciprocal)
 
     def _negligible(self) -> Tensor:
         rounding = max(self.img_size[1:]) * torch.finfo(self.mask.dtype).eps
@@ -342,11 +354,10 @@ class SeparableVideoPhysics(DecomposablePhysics):
         if z is None or isinstance(z, (int, float)):
             z = y.new_full((y.shape[0], *self.img_size), 0.0 if z is None else float(z))
         self._check("z", z, self.img_size)
-        check_positive("gamma", gamma)
-        if isinstance(gamma, Tensor) and gamma.numel() > 1:
-            gamma = gamma.reshape(-1, 1, 1, 1, 1).to(self.mask)
-        elif isinstance(gamma, Tensor):
-            gamma = float(gamma)
+        if len(z) != len(y):
+            msg = f"`z` holds {len(z)} videos for {len(y)} measurements in `y`."
+            raise ValueError(msg)
+        gamma = batch_weight("gamma", gamma, y)
         s = self.mask
         correction = self.U_adjoint(y)
         correction = correction - s * self.V_adjoint(z)
@@ -383,9 +394,11 @@ class SeparableVideoPhysics(DecomposablePhysics):
         Ratio of the largest to the smallest non-zero singular value, exact.
 
         :param torch.Tensor x: not used (DeepInverse's iteration starts from it).
-        :return: (:class:`torch.Tensor`) condition number, a scalar tensor.
+        :return: (:class:`torch.Tensor`) condition number, a scalar tensor; infinite for
+            the zero operator.
         """
-        return self.mask.max() / self.mask[self.mask > self._negligible()].min()
+        kept = self.mask[self.mask > self._negligible()]
+        return self.mask.max() / kept.min() if len(kept) else self.mask.max() + math.inf
 
     # -- algebra -----------------------------------------------------------------------
 
