@@ -70,7 +70,7 @@ def compare(device: torch.device, size: tuple[int, int, int, int]) -> dict[str, 
     z, y, physics = setting(size, device)
     exact = physics.clone().double()
     reference = prox_l2_tv(
-        z.double(), y.double(), exact, GAMMA, LAM, tol=1e-7, max_iter=1000
+        z.double(), y.double(), exact, GAMMA, LAM, tol=1e-7, max_iter=400
     )
     best = objective(reference, z, y, exact)
     convolutional = ConvolutionalProblem("A", size, device)

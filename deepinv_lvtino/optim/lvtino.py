@@ -76,9 +76,10 @@ class LVTINO(BaseOptim):
     :param bool final_data_step: whether the last sweep ends with its data step
         (Algorithm 1) or returns the model's output before it (the released code).
     :param str, torch.Tensor, Callable init: start of the run: ``'pinv'``
-        (pseudo-inverse), ``'prox'`` (proximal step from black with weight 200), a video, or
-        a function ``init(y, physics)`` as in DeepInverse; the schedule's by default,
-        which is ``'pinv'`` for a calibrated one.
+        (pseudo-inverse; singular values below the noise level are left out), ``'prox'``
+        (proximal step from black with weight 200), a video, or a function
+        ``init(y, physics)`` as in DeepInverse; the schedule's by default, which is
+        ``'pinv'`` for a calibrated one.
     :param Callable noise_source: ``(label, like)`` to standard normal noise, for every
         draw (``"k0/video"``, ``"k0/image"``, …), so that a run can be replayed exactly.
     :param int seed: seed of every call; by default PyTorch's global generator is used.
@@ -456,11 +457,19 @@ def _one_source(seed: int | None, noise_source: NoiseSource | None) -> None:
         raise ValueError(msg)
 
 
+def _pseudo_inverse(y: Tensor, physics: Physics) -> Tensor:
+    """Pseudo-inverse, without the directions in which the noise exceeds the signal."""
+    sigma = getattr(physics.noise_model, "sigma", None)
+    if not isinstance(physics, SeparableVideoPhysics) or sigma is None:
+        return physics.A_dagger(y)
+    return physics.A_dagger(y, smallest=float(sigma.max()))
+
+
 def _as_init(init: Init) -> Tensor | Callable[[Tensor, Physics], Any]:
     if not isinstance(init, str):
         return init
     if init == "pinv":
-        return lambda y, physics: physics.A_dagger(y)
+        return _pseudo_inverse
     if init == "prox":
         return lambda y, physics: physics.prox_l2(0.0, y, 200.0)
     msg = (
