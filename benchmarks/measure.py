@@ -2,6 +2,7 @@ r"""Time, peak memory and provenance of a measurement."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -82,6 +83,15 @@ def _processor() -> str:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def arguments(description: str) -> tuple[torch.device, bool]:
+    r"""Device, and whether a small size will do, from the command line."""
+    parser = argparse.ArgumentParser(description=description.strip().split("\n\n")[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--quick", action="store_true", help="a small size, not saved")
+    found = parser.parse_args()
+    return torch.device(found.device), found.quick
 
 
 def save(name: str, results: dict[str, Any]) -> None:

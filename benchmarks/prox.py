@@ -11,13 +11,12 @@ with its peak memory. Usage::
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import torch
 from convolutional import ConvolutionalProblem
 from deepinv.optim.linear import conjugate_gradient
-from measure import peak_bytes, provenance, save, seconds
+from measure import arguments, peak_bytes, provenance, save, seconds
 
 from deepinv_lvtino.physics import make_problem
 
@@ -104,12 +103,8 @@ def high_definition(device: torch.device) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--quick", action="store_true", help="a small size, not saved")
-    arguments = parser.parse_args()
-    device = torch.device(arguments.device)
-    if arguments.quick:
+    device, quick = arguments(__doc__)
+    if quick:
         print(compare(device, (3, 9, 48, 64)))
         return
     save(

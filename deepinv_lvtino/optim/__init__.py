@@ -26,6 +26,13 @@ from deepinv_lvtino.optim.schedule import (
     Schedule,
     Sweep,
 )
+from deepinv_lvtino.optim.starts import (
+    STARTS,
+    interpolate,
+    proximal_start,
+    pseudo_inverse,
+    tv_start,
+)
 from deepinv_lvtino.optim.variation import (
     SpaceTimeVariation,
     TemporalVariation,
@@ -34,6 +41,7 @@ from deepinv_lvtino.optim.variation import (
 
 __all__ = [
     "LVTINO",
+    "STARTS",
     "AdamTVStep",
     "CalibratedSchedule",
     "ConjugateGradientStep",
@@ -57,6 +65,10 @@ __all__ = [
     "VariationStep",
     "data_weight",
     "global_noise",
+    "interpolate",
     "noise_std",
     "prox_l2_tv",
+    "proximal_start",
+    "pseudo_inverse",
+    "tv_start",
 ]

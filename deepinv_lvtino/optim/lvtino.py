@@ -27,6 +27,7 @@ from deepinv_lvtino.optim.schedule import (
     Sweep,
     check_clamp,
 )
+from deepinv_lvtino.optim.starts import STARTS
 from deepinv_lvtino.optim.variation import Variation
 from deepinv_lvtino.physics import SeparableVideoPhysics
 from deepinv_lvtino.utils import check_video
@@ -76,10 +77,11 @@ class LVTINO(BaseOptim):
     :param bool final_data_step: whether the last sweep ends with its data step
         (Algorithm 1) or returns the model's output before it (the released code).
     :param str, torch.Tensor, Callable init: start of the run: ``'pinv'``
-        (pseudo-inverse; singular values below the noise level are left out), ``'prox'``
-        (proximal step from black with weight 200), a video, or a function
-        ``init(y, physics)`` as in DeepInverse; the schedule's by default, which is
-        ``'pinv'`` for a calibrated one.
+        (:func:`pseudo_inverse`; singular values below the noise level are left out),
+        ``'prox'`` (:func:`proximal_start`, from black with weight 200), ``'tv'``
+        (:func:`tv_start`), ``'interpolate'`` (:func:`interpolate`, motion-compensated;
+        needs the extra ``flow``), a video, or a function ``init(y, physics)`` as in
+        DeepInverse; the schedule's by default, which is ``'pinv'`` for a calibrated one.
     :param Callable noise_source: ``(label, like)`` to standard normal noise, for every
         draw (``"k0/video"``, ``"k0/image"``, …), so that a run can be replayed exactly.
     :param int seed: seed of every call; by default PyTorch's global generator is used.
@@ -457,23 +459,14 @@ def _one_source(seed: int | None, noise_source: NoiseSource | None) -> None:
         raise ValueError(msg)
 
 
-def _pseudo_inverse(y: Tensor, physics: Physics) -> Tensor:
-    """Pseudo-inverse, without the directions in which the noise exceeds the signal."""
-    sigma = getattr(physics.noise_model, "sigma", None)
-    if not isinstance(physics, SeparableVideoPhysics) or sigma is None:
-        return physics.A_dagger(y)
-    return physics.A_dagger(y, smallest=float(sigma.max()))
-
-
 def _as_init(init: Init) -> Tensor | Callable[[Tensor, Physics], Any]:
     if not isinstance(init, str):
         return init
-    if init == "pinv":
-        return _pseudo_inverse
-    if init == "prox":
-        return lambda y, physics: physics.prox_l2(0.0, y, 200.0)
-    msg = (
-        f"`init` must be 'pinv', 'prox', a video or a function init(y, physics); got "
-        f"{init!r}."
-    )
-    raise ValueError(msg)
+    if init not in STARTS:
+        names = ", ".join(map(repr, STARTS))
+        msg = (
+            f"`init` must be {names}, a video or a function init(y, physics); got "
+            f"{init!r}."
+        )
+        raise ValueError(msg)
+    return STARTS[init]

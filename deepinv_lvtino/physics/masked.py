@@ -10,7 +10,7 @@ from deepinv.physics.noise import NoiseModel, ZeroNoise
 from torch import Tensor
 
 from deepinv_lvtino.physics.separable import SeparableVideoPhysics
-from deepinv_lvtino.utils import check_img_size, check_positive, check_video
+from deepinv_lvtino.utils import check_img_size, check_video, prox_arguments
 
 # Bytes of pixel-wise matrices that are held at a time: what a processor's cache holds,
 # respectively enough to keep a GPU busy.
@@ -227,14 +227,7 @@ class VideoInpainting(LinearPhysics):
         :raises TypeError: if dtype is not the operator's.
         """
         self._check("y", y, self.measurement_size)
-        if z is None or isinstance(z, (int, float)):
-            z = y.new_full((y.shape[0], *self.img_size), 0.0 if z is None else float(z))
-        self._check("z", z, self.img_size)
-        check_positive("gamma", gamma)
-        if isinstance(gamma, Tensor) and gamma.numel() > 1:
-            gamma = gamma.reshape(-1, 1, 1, 1, 1).to(self.mask)
-        elif isinstance(gamma, Tensor):
-            gamma = float(gamma)
+        z, gamma = prox_arguments(z, y, gamma, self.img_size)
         gram = self._gram()
         if not _is_diagonal(gram) and self.mask.shape[2] == 1:
             inner = self.temporal_physics
@@ -315,6 +308,8 @@ class VideoInpainting(LinearPhysics):
         :param torch.Tensor diagonal: :math:`d`, shape of the mask.
         :return: (:class:`torch.Tensor`) solution, shape of ``y``.
         """
+        if isinstance(gamma, Tensor) and gamma.numel() == 1:
+            gamma = float(gamma)
         if isinstance(gamma, Tensor):
             parts = [
                 self._solve_pixelwise(gram, y[i : i + 1], float(value), diagonal)

@@ -12,7 +12,7 @@ from deepinv.physics.noise import NoiseModel, ZeroNoise
 from torch import Tensor
 
 from deepinv_lvtino.physics.functional import apply_along_axis
-from deepinv_lvtino.utils import batch_weight, check_img_size, check_video
+from deepinv_lvtino.utils import check_img_size, check_video, prox_arguments
 
 _AXES = {"temporal": 2, "vertical": 3, "horizontal": 4}
 
@@ -351,13 +351,7 @@ class SeparableVideoPhysics(DecomposablePhysics):
         :raises TypeError: if dtype is not the operator's.
         """
         self._check("y", y, self.measurement_size)
-        if z is None or isinstance(z, (int, float)):
-            z = y.new_full((y.shape[0], *self.img_size), 0.0 if z is None else float(z))
-        self._check("z", z, self.img_size)
-        if len(z) != len(y):
-            msg = f"`z` holds {len(z)} videos for {len(y)} measurements in `y`."
-            raise ValueError(msg)
-        gamma = batch_weight("gamma", gamma, y)
+        z, gamma = prox_arguments(z, y, gamma, self.img_size)
         s = self.mask
         correction = self.U_adjoint(y)
         correction = correction - s * self.V_adjoint(z)

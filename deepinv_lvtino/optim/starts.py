@@ -1,0 +1,332 @@
+r"""
+Where a run of LVTINO starts: the named values of its ``init``.
+
+Each start is a function of a measurement and its operator; :data:`STARTS` has them by
+name. They can be called by themselves, as baselines or to be looked at.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+import numpy as np
+import torch
+from deepinv.physics import Physics
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from deepinv_lvtino.optim.data_fidelity import prox_l2
+from deepinv_lvtino.optim.prox_tv import prox_l2_tv
+from deepinv_lvtino.optim.variation import SpaceTimeVariation
+from deepinv_lvtino.physics import SeparableVideoPhysics
+
+#: Weight of the data in :func:`proximal_start`, published.
+PROXIMAL_GAMMA = 200.0
+
+#: Weight of the data where a start has to explain the measurement: the squared ratio of
+#: what is left to add (0.1) to the usual noise (0.001).
+DATA_GAMMA = 1e4
+
+#: Singular values below this one count as zero in :func:`tv_start` and
+#: :func:`interpolate`: a data step of weight :data:`DATA_GAMMA` hardly follows them.
+SMALLEST = DATA_GAMMA**-0.5
+
+#: Weight of the variation in :func:`tv_start`, for videos in [0, 1].
+TV_LAMBDA = 0.3
+
+#: Relative duality gap, and number of iterations, at which :func:`tv_start` stops.
+TV_STOP = (0.1, 60)
+
+#: Smallest side, in pixels, of an image that the optical flow is computed on.
+_FLOW_SIDE = 16
+
+
+def pseudo_inverse(y: Tensor, physics: Physics) -> Tensor:
+    r"""
+    Pseudo-inverse :math:`A^{\dagger} y`, the start of the published algorithm.
+
+    If the operator is separable and says its noise level, singular values below that
+    level are left out: there the noise outweighs any video.
+
+    :param torch.Tensor y: measurement.
+    :param deepinv.physics.Physics physics: measurement operator.
+    :return: (:class:`torch.Tensor`) video, shape ``(B, C, T, H, W)``.
+    """
+    return _truncated_inverse(y, physics, 0.0)
+
+
+def proximal_start(y: Tensor, physics: Physics) -> Tensor:
+    r"""
+    Proximal step from black, the start of the published settings.
+
+    .. math::
+
+        \underset{u}{\arg\min} \; \frac{\gamma}{2} \|A u - y\|^2 + \frac12 \|u\|^2
+
+    with :math:`\gamma` = 200 (:data:`PROXIMAL_GAMMA`): a damped pseudo-inverse, darker
+    where the operator says little.
+
+    :param torch.Tensor y: measurement.
+    :param deepinv.physics.Physics physics: measurement operator.
+    :return: (:class:`torch.Tensor`) video, shape ``(B, C, T, H, W)``.
+    """
+    return physics.prox_l2(0.0, y, PROXIMAL_GAMMA)
+
+
+def tv_start(y: Tensor, physics: Physics) -> Tensor:
+    r"""
+    Data fidelity and total variation over space and time, around the pseudo-inverse.
+
+    .. math::
+
+        \underset{u}{\arg\min} \; \frac{\gamma}{2} \|A u - y\|^2
+        + \lambda \, \mathrm{TV}(u) + \frac12 \|u - A^{\dagger} y\|^2
+
+    with :math:`\gamma = 10^4` (:data:`DATA_GAMMA`), :math:`\lambda = 0.3`
+    (:data:`TV_LAMBDA`), for videos with values in [0, 1], and the isotropic variation of
+    :class:`SpaceTimeVariation`. The pseudo-inverse of a separable operator is truncated
+    at singular values of 0.01 (:data:`SMALLEST`), or the noise level if that is larger. A
+    start needs no precision: the iteration (:func:`prox_l2_tv`) ends at a relative gap of
+    0.1 or after 60 steps, without a warning.
+
+    :param torch.Tensor y: measurement.
+    :param deepinv.physics.Physics physics: measurement operator.
+    :return: (:class:`torch.Tensor`) video, shape ``(B, C, T, H, W)``.
+    """
+    tol, max_iter = TV_STOP
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="prox_l2_tv stopped")
+        return prox_l2_tv(
+            _truncated_inverse(y, physics, SMALLEST),
+            y,
+            physics,
+            DATA_GAMMA,
+            TV_LAMBDA,
+            SpaceTimeVariation(),
+            tol=tol,
+            max_iter=max_iter,
+        )
+
+
+def interpolate(y: Tensor, physics: Physics) -> Tensor:
+    r"""
+    Motion-compensated interpolation of the measured frames.
+
+    1. Every measured frame is brought to video size by the pseudo-inverse of the
+       operator's spatial part, truncated as in :func:`tv_start`.
+    2. If the operator changes the number of frames: measured frame :math:`j` stands at
+       the instant :func:`frame_centres` says; the optical flow between successive ones,
+       forward and backward, is computed on the mean over the channels
+       (``cv2.DISOpticalFlow`` :footcite:p:`kroeger2016fast`, on the CPU whatever the
+       device); both neighbours are warped to every instant between them, supposing
+       uniform motion, and blended by their distance in time. Before the first and after
+       the last measured frame, that frame is repeated. If the operator keeps the number
+       of frames, each stays where it is.
+    3. One data step of weight :math:`10^4` (:data:`DATA_GAMMA`) makes the result explain
+       the measurement.
+
+    Needs OpenCV if step 2 does, ``pip install "deepinv-lvtino[flow]"``. The result does
+    not depend on the number of threads.
+
+    :param torch.Tensor y: measurement with values in [0, 1], shape
+        ``(B, C, T', H', W')``.
+    :param SeparableVideoPhysics physics: measurement operator.
+    :return: (:class:`torch.Tensor`) video, shape ``(B, C, T, H, W)``, on the device of
+        ``y``.
+    :raises TypeError: if the operator is not separable.
+    :raises ImportError: if OpenCV is needed and missing.
+    :raises ValueError: if ``y`` does not fit the operator, or the instant of a measured
+        frame is not defined.
+
+    |sep|
+
+    .. footbibliography::
+    """
+    if not isinstance(physics, SeparableVideoPhysics):
+        msg = (
+            "`init='interpolate'` needs a SeparableVideoPhysics as `physics`, whose "
+            f"spatial part can be undone alone; got {type(physics).__name__}. Use 'pinv' "
+            "or 'tv', or give a video."
+        )
+        raise TypeError(msg)
+    frames = physics.img_size[1]
+    spatial = SeparableVideoPhysics(
+        (physics.img_size[0], physics.measurement_size[1], *physics.img_size[2:]),
+        vertical=physics.vertical,
+        horizontal=physics.horizontal,
+        noise_model=physics.noise_model,
+        device=physics.mask.device,
+        dtype=physics.mask.dtype,
+    )
+    x = _truncated_inverse(y, spatial, SMALLEST)
+    if physics.temporal is not None and len(physics.temporal) != frames:
+        x = _resample(x, frame_centres(physics.temporal), frames)
+    return prox_l2(physics, x, y, DATA_GAMMA)
+
+
+def _truncated_inverse(y: Tensor, physics: Physics, smallest: float) -> Tensor:
+    """Pseudo-inverse without what lies below the noise level, or another one."""
+    if not isinstance(physics, SeparableVideoPhysics):
+        return physics.A_dagger(y)
+    sigma = getattr(physics.noise_model, "sigma", None)
+    if sigma is not None:
+        smallest = max(smallest, float(torch.as_tensor(sigma).max()))
+    return physics.A_dagger(y, smallest=smallest)
+
+
+#: The starts by name, each a function ``(y, physics)`` to a video.
+STARTS: dict[str, Callable[[Tensor, Physics], Tensor]] = {
+    "pinv": pseudo_inverse,
+    "prox": proximal_start,
+    "tv": tv_start,
+    "interpolate": interpolate,
+}
+
+
+def frame_centres(temporal: Tensor) -> Tensor:
+    r"""
+    Instant of every measured frame: the centre of mass of its weights.
+
+    .. math::
+
+        c_j = \sum_t t \, a_{jt} \Big/ \sum_t a_{jt}
+
+    A frame whose weights wrap around the ends of the video has no such place in time;
+    the formula then gives one near the middle.
+
+    :param torch.Tensor temporal: matrix along time, shape ``(T', T)``.
+    :return: (:class:`torch.Tensor`) instants in video frames from 0, shape ``(T',)``,
+        float64, on the CPU.
+    :raises ValueError: if the weights of a frame sum to zero.
+
+    |sep|
+
+    :Examples:
+
+        >>> from deepinv_lvtino.optim.starts import frame_centres
+        >>> from deepinv_lvtino.physics import TemporalPooling
+        >>> frame_centres(TemporalPooling((1, 9, 1, 1), factor=4).temporal)
+        tensor([1.5000, 5.5000, 8.0000], dtype=torch.float64)
+    """
+    weights = temporal.detach().to("cpu", torch.float64)
+    total = weights.sum(1)
+    empty = total.abs() <= 1e-6 * weights.abs().sum(1)
+    if bool(empty.any()):
+        msg = (
+            f"`temporal` gives measured frame {int(empty.nonzero()[0])} no place in "
+            "time: its weights sum to zero. Use another start, 'pinv' or 'tv'."
+        )
+        raise ValueError(msg)
+    return (weights @ torch.arange(weights.shape[1], dtype=torch.float64)) / total
+
+
+def _resample(x: Tensor, centres: Tensor, frames: int) -> Tensor:
+    """Frames at the instants 0, 1, … of a video whose frames stand at ``centres``."""
+    order = centres.argsort(stable=True)
+    x, places = x[:, :, order], centres[order].tolist()
+    out = x.new_empty(*x.shape[:2], frames, *x.shape[3:])
+    instants = list(range(frames))
+    for t in instants:
+        if t <= places[0]:
+            out[:, :, t] = x[:, :, 0]
+        if t >= places[-1]:
+            out[:, :, t] = x[:, :, -1]
+    for j, (start, end) in enumerate(zip(places[:-1], places[1:], strict=True)):
+        between = [t for t in instants if start < t < end]
+        for t in instants:
+            if t == start:
+                out[:, :, t] = x[:, :, j]
+        if not between:
+            continue
+        first, second = x[:, :, j], x[:, :, j + 1]
+        forward, backward = optical_flow(first, second), optical_flow(second, first)
+        for t in between:
+            s = (t - start) / (end - start)
+            # Motion from the instant to either frame: uniform, and the mean of what the
+            # two flows say of it, each the heavier the nearer its frame.
+            to_first = s * (s * backward - (1 - s) * forward)
+            to_second = (1 - s) * ((1 - s) * forward - s * backward)
+            out[:, :, t] = (1 - s) * warp(first, to_first) + s * warp(second, to_second)
+    return out
+
+
+def optical_flow(first: Tensor, second: Tensor) -> Tensor:
+    r"""
+    Where every pixel of an image lies in another one.
+
+    Dense inverse search :footcite:p:`kroeger2016fast` on 8-bit greys (mean over the
+    channels), on the CPU with one thread.
+
+    :param torch.Tensor first: images in [0, 1], shape ``(B, C, H, W)``.
+    :param torch.Tensor second: images of the same shape.
+    :return: (:class:`torch.Tensor`) displacement in pixels, (x, y), shape
+        ``(B, H, W, 2)``, on the device and of the dtype of ``first``.
+    :raises ImportError: if OpenCV is missing.
+
+    |sep|
+
+    .. footbibliography::
+    """
+    cv2 = _opencv()
+    height, width = first.shape[-2:]
+    flows = []
+    with _one_thread(cv2):
+        for pair in zip(_grey(first), _grey(second), strict=True):
+            search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+            flows.append(search.calc(*pair, None)[:height, :width])
+    return torch.from_numpy(np.stack(flows)).to(first)
+
+
+def _grey(images: Tensor) -> np.ndarray:
+    """8-bit greys, repeated at the border up to the size that the flow needs."""
+    grey = images.detach().float().mean(1).clamp(0, 1).mul(255).round()
+    pad = [(0, 0), *((0, max(0, _FLOW_SIDE - size)) for size in grey.shape[1:])]
+    return np.pad(grey.to("cpu", torch.uint8).numpy(), pad, mode="edge")
+
+
+def warp(images: Tensor, flow: Tensor) -> Tensor:
+    r"""
+    Values of images at displaced pixels, bilinear; outside, those of the border.
+
+    :param torch.Tensor images: shape ``(B, C, H, W)``.
+    :param torch.Tensor flow: displacement in pixels, (x, y), shape ``(B, H, W, 2)``.
+    :return: (:class:`torch.Tensor`) images of the same shape.
+    """
+    height, width = images.shape[-2:]
+    rows = torch.arange(height, device=flow.device, dtype=flow.dtype)
+    columns = torch.arange(width, device=flow.device, dtype=flow.dtype)
+    place = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1) + flow
+    last = flow.new_tensor([max(width - 1, 1), max(height - 1, 1)])
+    return grid_sample(
+        images,
+        2 * place / last - 1,
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=True,
+    )
+
+
+def _opencv() -> ModuleType:
+    try:
+        import cv2
+    except ImportError as error:
+        msg = (
+            "`init='interpolate'` needs OpenCV for the optical flow, which cannot be "
+            'imported. Install it with: pip install "deepinv-lvtino[flow]"'
+        )
+        raise ImportError(msg) from error
+    return cv2
+
+
+@contextmanager
+def _one_thread(cv2: ModuleType) -> Iterator[None]:
+    """OpenCV with one thread: its flow depends on how the image is shared out."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
