@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from deepinv_lvtino.optim.data_fidelity import prox_l2
-from deepinv_lvtino.optim.prox_tv import prox_l2_tv
+from deepinv_lvtino.optim.prox_tv import solve_l2_tv
 from deepinv_lvtino.optim.variation import SpaceTimeVariation
 from deepinv_lvtino.physics import SeparableVideoPhysics
 
@@ -31,7 +31,7 @@ PROXIMAL_GAMMA = 200.0
 DATA_GAMMA = 1e4
 
 #: Singular values below this one count as zero in :func:`tv_start` and
-#: :func:`interpolate`: a data step of weight :data:`DATA_GAMMA` hardly follows them.
+#: :func:`interpolate`: a data step of weight ``DATA_GAMMA`` hardly follows them.
 SMALLEST = DATA_GAMMA**-0.5
 
 #: Weight of the variation in :func:`tv_start`, for videos in [0, 1].
@@ -66,7 +66,7 @@ def proximal_start(y: Tensor, physics: Physics) -> Tensor:
 
         \underset{u}{\arg\min} \; \frac{\gamma}{2} \|A u - y\|^2 + \frac12 \|u\|^2
 
-    with :math:`\gamma` = 200 (:data:`PROXIMAL_GAMMA`): a damped pseudo-inverse, darker
+    with :math:`\gamma` = 200 (``PROXIMAL_GAMMA``): a damped pseudo-inverse, darker
     where the operator says little.
 
     :param torch.Tensor y: measurement.
@@ -85,10 +85,10 @@ def tv_start(y: Tensor, physics: Physics) -> Tensor:
         \underset{u}{\arg\min} \; \frac{\gamma}{2} \|A u - y\|^2
         + \lambda \, \mathrm{TV}(u) + \frac12 \|u - A^{\dagger} y\|^2
 
-    with :math:`\gamma = 10^4` (:data:`DATA_GAMMA`), :math:`\lambda = 0.3`
-    (:data:`TV_LAMBDA`), for videos with values in [0, 1], and the isotropic variation of
+    with :math:`\gamma = 10^4` (``DATA_GAMMA``), :math:`\lambda = 0.3`
+    (``TV_LAMBDA``), for videos with values in [0, 1], and the isotropic variation of
     :class:`SpaceTimeVariation`. The pseudo-inverse of a separable operator is truncated
-    at singular values of 0.01 (:data:`SMALLEST`), or the noise level if that is larger. A
+    at singular values of 0.01 (``SMALLEST``), or the noise level if that is larger. A
     start needs no precision: the iteration (:func:`prox_l2_tv`) ends at a relative gap of
     0.1 or after 60 steps, without a warning.
 
@@ -99,7 +99,7 @@ def tv_start(y: Tensor, physics: Physics) -> Tensor:
     tol, max_iter = TV_STOP
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="prox_l2_tv stopped")
-        return prox_l2_tv(
+        return solve_l2_tv(
             _truncated_inverse(y, physics, SMALLEST),
             y,
             physics,
@@ -108,7 +108,7 @@ def tv_start(y: Tensor, physics: Physics) -> Tensor:
             SpaceTimeVariation(),
             tol=tol,
             max_iter=max_iter,
-        )
+        ).video
 
 
 def interpolate(y: Tensor, physics: Physics) -> Tensor:
@@ -118,14 +118,14 @@ def interpolate(y: Tensor, physics: Physics) -> Tensor:
     1. Every measured frame is brought to video size by the pseudo-inverse of the
        operator's spatial part, truncated as in :func:`tv_start`.
     2. If the operator changes the number of frames: measured frame :math:`j` stands at
-       the instant :func:`frame_centres` says; the optical flow between successive ones,
+       the instant ``frame_centres`` says; the optical flow between successive ones,
        forward and backward, is computed on the mean over the channels
        (``cv2.DISOpticalFlow`` :footcite:p:`kroeger2016fast`, on the CPU whatever the
        device); both neighbours are warped to every instant between them, supposing
        uniform motion, and blended by their distance in time. Before the first and after
        the last measured frame, that frame is repeated. If the operator keeps the number
        of frames, each stays where it is.
-    3. One data step of weight :math:`10^4` (:data:`DATA_GAMMA`) makes the result explain
+    3. One data step of weight :math:`10^4` (``DATA_GAMMA``) makes the result explain
        the measurement.
 
     Needs OpenCV if step 2 does, ``pip install "deepinv-lvtino[flow]"``. The result does

@@ -1,0 +1,263 @@
+r"""The starts: what they say, that they agree with their parts, and that they refuse."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import pytest
+import torch
+from torch.nn.functional import interpolate as enlarge
+
+from deepinv_lvtino import LVTINO, Schedule, make_problem
+from deepinv_lvtino.datasets import procedural_clip
+from deepinv_lvtino.optim import (
+    STARTS,
+    interpolate,
+    proximal_start,
+    pseudo_inverse,
+    tv_start,
+)
+from deepinv_lvtino.optim.starts import frame_centres, optical_flow, warp
+from deepinv_lvtino.physics import (
+    SeparableVideoPhysics,
+    TemporalBlur,
+    TemporalDecimation,
+    TemporalPooling,
+    VideoDownsampling,
+)
+from helpers import generator, psnr, rand
+
+
+def translating(frames: int, height: int, width: int, speed: int, seed: int = 0):
+    r"""Smooth texture that moves to the left by whole pixels, shape (1, 3, T, H, W)."""
+    total = width + speed * (frames - 1)
+    coarse = rand(1, 3, height // 4, total // 4, seed=seed, dtype=torch.float32)
+    texture = enlarge(coarse, (height, total), mode="bicubic").clamp(0, 1)
+    windows = [texture[..., speed * t : speed * t + width] for t in range(frames)]
+    return torch.stack(windows, dim=2)
+
+
+@pytest.fixture
+def problem():
+    x = torch.cat([translating(9, 32, 48, 2, seed) for seed in (0, 1)])
+    physics = make_problem("A", x.shape[1:], sigma=0.001, rng=generator(1))
+    return x, physics(x), physics
+
+
+# -- names -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_name_and_function_are_the_same(problem, name):
+    x, y, physics = problem
+    solver = LVTINO(
+        schedule=Schedule.calibrated(num_steps=1),
+        noise_source=lambda label, like: torch.zeros_like(like),
+    )
+    named = solver(y, physics, init=name)
+    assert named.shape == x.shape
+    assert torch.equal(named, solver(y, physics, init=STARTS[name]))
+    assert torch.equal(named, solver(y, physics, init=STARTS[name](y, physics)))
+
+
+@pytest.mark.parametrize("name", ("tv", "interpolate"))
+def test_solver_runs_from_it(problem, name):
+    x, y, physics = problem
+    u = LVTINO(init=name, seed=0)(y, physics)
+    assert u.shape == x.shape
+    # Noise of 0.001; the data steps leave a little more.
+    assert (physics.A(u) - y).square().mean().sqrt() < 0.005
+
+
+def test_unknown_name_lists_the_names():
+    with pytest.raises(
+        ValueError, match="'pinv', 'prox', 'tv', 'interpolate', a video"
+    ):
+        LVTINO(init="raft")
+
+
+# -- each of them ----------------------------------------------------------------------
+
+
+def test_first_two_are_steps_of_the_operator(problem):
+    _, y, physics = problem
+    expected = physics.A_dagger(y, smallest=0.001)
+    assert torch.equal(pseudo_inverse(y, physics), expected)
+    assert torch.equal(proximal_start(y, physics), physics.prox_l2(0.0, y, 200.0))
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_batch_is_its_parts(problem, name):
+    _, y, physics = problem
+    start = STARTS[name]
+    both = start(y, physics)
+    assert torch.equal(both, start(y, physics))  # deterministic
+    if name == "tv":  # which stops by the gap of the whole batch
+        return
+    apart = torch.cat([start(part[None], physics) for part in y])
+    torch.testing.assert_close(both, apart, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ("tv", "interpolate"))
+@pytest.mark.parametrize("setting", "ABC")
+def test_better_than_the_pseudo_inverse(name, setting):
+    x = procedural_clip(9, 96, 160)[None, :, :, :64, :96]
+    physics = make_problem(setting, x.shape[1:], rng=generator(0))
+    y = physics(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        u = STARTS[name](y, physics)
+    # Measured on the whole 9 x 96 x 160, A^+ y, tv and interpolate: A 24.5, 28.2 and
+    # 25.1 dB; B 20.6, 23.0 and 20.6; C 20.4, 22.7 and 20.6.
+    least = 1.5 if name == "tv" else 0.02
+    assert psnr(u, x) > psnr(pseudo_inverse(y, physics), x) + least
+    # Measured: 0.004 at most.
+    assert (physics.A(u) - y).square().mean().sqrt() < 0.006
+
+
+def test_starts_of_a_blur_do_not_amplify_the_noise():
+    x = procedural_clip(3, 48, 64)[None]
+    physics = make_problem("deblur", x.shape[1:], rng=generator(0))
+    y = physics(x)
+    assert psnr(physics.A_dagger(y), x) < 0
+    assert psnr(interpolate(y, physics), x) > 20
+    assert psnr(tv_start(y, physics), x) > psnr(y, x)
+
+
+# -- interpolation ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("speed", (2, 1))
+def test_uniform_motion_is_found(speed):
+    x = translating(9, 64, 96, speed)
+    physics = TemporalDecimation(x.shape[1:], 4)
+    y = physics(x)
+    inner = (..., slice(12, -12), slice(12, -12))
+    found = psnr(interpolate(y, physics)[inner], x[inner])
+    blended = enlarge(y, x.shape[2:], mode="trilinear", align_corners=True)
+    # Measured, at 2 (1) pixels per frame: 73.5 (83.6) dB; A^+ y, whose missing frames are
+    # black, 6.9 (7.1); blended without motion 14.6 (22.6).
+    assert found > psnr(pseudo_inverse(y, physics)[inner], x[inner]) + 5
+    assert found > psnr(blended[inner], x[inner]) + 5
+    torch.testing.assert_close(physics.A(interpolate(y, physics)), y)
+
+
+def test_motion_is_found_through_a_pooling():
+    x = translating(24, 64, 96, 1)
+    physics = TemporalPooling(x.shape[1:], 4)
+    y = physics(x)
+    inner = (..., slice(2, -2), slice(12, -12), slice(12, -12))
+    found = psnr(interpolate(y, physics)[inner], x[inner])
+    # Measured: 28.8 dB; A^+ y, which repeats every mean four times, 19.6.
+    assert found > psnr(pseudo_inverse(y, physics)[inner], x[inner]) + 5
+
+
+def test_frames_stand_at_the_centre_of_their_weights():
+    def centres(physics):
+        return frame_centres(physics.temporal).tolist()
+
+    assert centres(TemporalPooling((1, 9, 1, 1), 4)) == pytest.approx([1.5, 5.5, 8])
+    # The last window holds frame 8 and three times frame 9.
+    assert centres(TemporalPooling((1, 10, 1, 1), 4)) == pytest.approx([1.5, 5.5, 8.75])
+    dropped = TemporalPooling((1, 11, 1, 1), 4, tail="drop")
+    assert centres(dropped) == pytest.approx([1.5, 5.5])
+    decimated = TemporalDecimation((1, 9, 1, 1), 4, offset=1)
+    assert centres(decimated) == pytest.approx([1, 5])
+    blurred = TemporalBlur((1, 9, 1, 1), 3, padding="reflect")
+    both = TemporalDecimation((1, 9, 1, 1), 4, offset=1) * blurred
+    assert centres(both) == pytest.approx([1, 5])
+
+
+def test_nearest_frame_outside_of_the_first_and_the_last():
+    y = torch.tensor([0.2, 0.4]).view(1, 1, 2, 1, 1).expand(1, 1, 2, 16, 16)
+    physics = TemporalDecimation((1, 8, 16, 16), 4, offset=1)
+    values = interpolate(y, physics).mean((0, 1, 3, 4))
+    expected = [0.2, 0.2, 0.25, 0.3, 0.35, 0.4, 0.4, 0.4]
+    torch.testing.assert_close(values, torch.tensor(expected), atol=1e-5, rtol=0)
+
+
+def test_one_measured_frame():
+    x = torch.full((1, 2, 4, 8, 8), 0.5)
+    physics = TemporalPooling(x.shape[1:], 4)
+    torch.testing.assert_close(interpolate(physics(x), physics), x)
+
+
+def test_order_of_the_measured_frames_does_not_matter():
+    x = translating(9, 32, 48, 1)
+    rows = TemporalDecimation(x.shape[1:], 4).temporal
+    forwards = SeparableVideoPhysics(x.shape[1:], temporal=rows)
+    backwards = SeparableVideoPhysics(x.shape[1:], temporal=rows.flip(0))
+    torch.testing.assert_close(
+        interpolate(backwards(x), backwards), interpolate(forwards(x), forwards)
+    )
+
+
+def test_number_of_frames_that_stays_needs_no_flow(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    x = translating(5, 32, 48, 1)
+    spatial = VideoDownsampling(x.shape[1:], 4)
+    u = interpolate(spatial(x), spatial)
+    torch.testing.assert_close(u, spatial.A_dagger(spatial(x)), atol=1e-4, rtol=0)
+    blurred = spatial * TemporalBlur(x.shape[1:], 3)
+    y = blurred(x)
+    expected = blurred.prox_l2(spatial.A_dagger(y), y, 1e4)
+    torch.testing.assert_close(interpolate(y, blurred), expected)
+
+
+@pytest.mark.parametrize("size", ((1, 5, 3, 7), (4, 6, 1, 1), (2, 5, 40, 9)))
+def test_any_size_and_number_of_channels(size):
+    physics = TemporalPooling(size, 2, dtype=torch.float64)
+    y = physics(rand(2, *size))
+    u = interpolate(y, physics)
+    assert u.shape == (2, *size)
+    assert u.dtype == torch.float64
+    torch.testing.assert_close(physics.A(u), y, atol=1e-3, rtol=0)
+
+
+def test_flow_and_warp_undo_a_shift():
+    x = translating(2, 48, 64, 3)
+    first, second = x[:, :, 0], x[:, :, 1]
+    flow = optical_flow(first, second)
+    inner = flow[:, 8:-8, 8:-8]
+    assert inner.shape == (1, 32, 48, 2)
+    # What is at column c of the first image is three columns to the left in the second.
+    assert (inner - torch.tensor([-3.0, 0.0])).abs().mean() < 0.1
+    exact = torch.tensor([-3.0, 0.0]).expand(1, 48, 64, 2)
+    moved = warp(second, exact)
+    torch.testing.assert_close(moved[..., 3:], first[..., 3:], atol=1e-4, rtol=0)
+    assert torch.equal(moved[..., 0], moved[..., 1])  # border
+
+
+def test_flow_leaves_the_threads_of_opencv_alone():
+    cv2 = pytest.importorskip("cv2")
+    threads = cv2.getNumThreads()
+    image = rand(1, 3, 32, 32, dtype=torch.float32)
+    assert optical_flow(image, image).abs().max() < 1e-3
+    assert cv2.getNumThreads() == threads
+
+
+# -- refusals --------------------------------------------------------------------------
+
+
+def test_missing_opencv_names_the_extra(problem, monkeypatch):
+    _, y, physics = problem
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(ImportError, match=r"pip install \"deepinv-lvtino\[flow\]\""):
+        interpolate(y, physics)
+
+
+def test_operator_that_is_not_separable_is_refused():
+    physics = make_problem("inpaint", (3, 4, 16, 16), rng=generator(0))
+    y = physics(rand(1, 3, 4, 16, 16, dtype=torch.float32))
+    with pytest.raises(TypeError, match="VideoInpainting. Use 'pinv' or 'tv'"):
+        LVTINO(init="interpolate")(y, physics)
+
+
+def test_frame_without_a_place_in_time_is_refused():
+    rows = torch.tensor([[0.5, 0.5, 0.0], [1.0, -1.0, 0.0]])
+    physics = SeparableVideoPhysics((1, 3, 4, 4), temporal=rows)
+    with pytest.raises(ValueError, match="measured frame 1 no place in time"):
+        interpolate(torch.zeros(1, 1, 2, 4, 4), physics)
+    with pytest.raises(ValueError, match="`y` must have shape"):
+        interpolate(torch.zeros(1, 1, 2, 4, 5), physics)
