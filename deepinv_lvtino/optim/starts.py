@@ -111,12 +111,16 @@ def tv_start(y: Tensor, physics: Physics) -> Tensor:
         ).video
 
 
-def interpolate(y: Tensor, physics: Physics) -> Tensor:
+def interpolate(
+    y: Tensor,
+    physics: Physics,
+    spatial: Callable[[Tensor, Physics], Tensor] | None = None,
+) -> Tensor:
     r"""
     Motion-compensated interpolation of the measured frames.
 
     1. Every measured frame is brought to video size by the pseudo-inverse of the
-       operator's spatial part, truncated as in :func:`tv_start`.
+       operator's spatial part, truncated as in :func:`tv_start`, or by ``spatial``.
     2. If the operator changes the number of frames: measured frame :math:`j` stands at
        the instant ``frame_centres`` says; the optical flow between successive ones,
        forward and backward, is computed on the mean over the channels
@@ -134,6 +138,8 @@ def interpolate(y: Tensor, physics: Physics) -> Tensor:
     :param torch.Tensor y: measurement with values in [0, 1], shape
         ``(B, C, T', H', W')``.
     :param SeparableVideoPhysics physics: measurement operator.
+    :param Callable spatial: how to undo the spatial part, a function of the measurement
+        and that part, such as :func:`tv_start`: dearer, and better for the flow too.
     :return: (:class:`torch.Tensor`) video, shape ``(B, C, T, H, W)``, on the device of
         ``y``.
     :raises TypeError: if the operator is not separable.
@@ -153,7 +159,7 @@ def interpolate(y: Tensor, physics: Physics) -> Tensor:
         )
         raise TypeError(msg)
     frames = physics.img_size[1]
-    spatial = SeparableVideoPhysics(
+    part = SeparableVideoPhysics(
         (physics.img_size[0], physics.measurement_size[1], *physics.img_size[2:]),
         vertical=physics.vertical,
         horizontal=physics.horizontal,
@@ -161,7 +167,7 @@ def interpolate(y: Tensor, physics: Physics) -> Tensor:
         device=physics.mask.device,
         dtype=physics.mask.dtype,
     )
-    x = _truncated_inverse(y, spatial, SMALLEST)
+    x = _truncated_inverse(y, part, SMALLEST) if spatial is None else spatial(y, part)
     if physics.temporal is not None and len(physics.temporal) != frames:
         x = _resample(x, frame_centres(physics.temporal), frames)
     return prox_l2(physics, x, y, DATA_GAMMA)
