@@ -132,7 +132,7 @@ def prox_l2_tv(
 
     - ``"admm"``: temporal variation, separable operator or no measurement. The inner
       linear system is solved exactly, for all spatial singular values at once, by the
-      generalised eigen-decomposition of one T x T pencil (:func:`admm`).
+      generalised eigen-decomposition of one T x T pencil.
     - ``"chambolle_pock"``: accelerated primal-dual steps
       :footcite:p:`chambolle2011first` with the exact data step if the operator has one
       (``exact_prox``), else through :math:`A` and :math:`A^{\top}` of any linear operator.
@@ -155,7 +155,7 @@ def prox_l2_tv(
     :param torch.Tensor dual: dual variable to start from, of an earlier
         :class:`TVResult`.
     :param bool full_output: return a :class:`TVResult` instead of the video.
-    :param options: ``rho`` of :func:`admm`, ``learning_rate`` of :func:`adam`.
+    :param options: ``rho`` for ``"admm"``, ``learning_rate`` for ``"adam"``.
     :return: (torch.Tensor | TVResult) the solution.
     :raises ValueError: if a number is out of range, a name is unknown, or a shape does not
         fit.
