@@ -26,6 +26,7 @@ from deepinv_lvtino.optim.schedule import (
     Schedule,
     Sweep,
     check_clamp,
+    check_eta,
 )
 from deepinv_lvtino.optim.starts import STARTS
 from deepinv_lvtino.optim.variation import Variation
@@ -135,7 +136,7 @@ class LVTINO(BaseOptim):
         verbose: bool = False,
         show_progress_bar: bool = False,
     ) -> None:
-        _check_eta(eta)
+        check_eta(eta)
         check_clamp(clamp)
         schedule = Schedule.calibrated() if schedule is None else schedule
         if not isinstance(schedule, Schedule):
@@ -392,12 +393,6 @@ def _tensors(module: torch.nn.Module | None) -> list[Tensor]:
         return []
     parts = module.physics_list if isinstance(module, StackedPhysics) else [module]
     return [t for part in parts for t in (*part.parameters(), *part.buffers())]
-
-
-def _check_eta(eta: float | None) -> None:
-    if eta is not None and not 0 <= eta <= 1:
-        msg = f"`eta` must lie in [0, 1]; got {eta}."
-        raise ValueError(msg)
 
 
 def _choose_models(

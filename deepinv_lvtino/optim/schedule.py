@@ -213,9 +213,7 @@ class Schedule:
         :return: (:class:`CalibratedSchedule`) the schedule.
         :raises ValueError: if an argument is out of range, or lengths disagree.
         """
-        if eta is not None and not 0 <= eta <= 1:
-            msg = f"`eta` must lie in [0, 1]; got {eta}."
-            raise ValueError(msg)
+        check_eta(eta)
         if num_steps is not None and (int(num_steps) != num_steps or num_steps < 1):
             msg = f"`num_steps` must be a positive integer; got {num_steps}."
             raise ValueError(msg)
@@ -322,6 +320,18 @@ class CalibratedSchedule(Schedule):
                 )
             )
         return tuple(sweeps)
+
+
+def check_eta(eta: float | None) -> None:
+    r"""
+    Check the weight of the video prior.
+
+    :param float eta: weight, or ``None`` for the default.
+    :raises ValueError: if it lies outside [0, 1].
+    """
+    if eta is not None and not 0 <= eta <= 1:
+        msg = f"`eta` must lie in [0, 1]; got {eta}."
+        raise ValueError(msg)
 
 
 def check_clamp(clamp: tuple[float, float] | None) -> None:
