@@ -30,6 +30,9 @@ from deepinv_lvtino.utils import check_positive, check_video
 #: Iterations between two evaluations of the gap.
 CHECK_EVERY = 10
 
+#: Iterations at which ADMM evaluates it too, while its penalty is still being found.
+EARLY_CHECKS = (3, 6, 15, 25)
+
 #: Last iteration after which ADMM's penalty may change (convergence needs an end to it).
 ADAPT_UNTIL = 100
 
@@ -305,7 +308,7 @@ def admm(
     max_iter: int,
     dual: Tensor | None = None,
     rho: float | None = None,
-    relaxation: float = 1.7,
+    relaxation: float = 1.9,
 ) -> TVResult:
     r"""
     Alternating directions on :math:`v = D u`, temporal variation.
@@ -348,7 +351,7 @@ def admm(
         ahead = d.mul(relaxation).add_(v, alpha=1 - relaxation).add_(w)
         w = ahead.clamp(-lam / rho, lam / rho)
         ahead.sub_(w)
-        if k % CHECK_EVERY == 0 or k == max_iter:
+        if k in EARLY_CHECKS or k % CHECK_EVERY == 0 or k == max_iter:
             u, gap = problem.gap(rho * w)
             if gap <= tol:
                 break
@@ -392,11 +395,11 @@ def pencil(problem: _Problem, rho: float) -> Callable[[Tensor], Tensor]:
 
     def solve(r: Tensor) -> Tensor:
         p = apply_along_axis(r, w.mT, 2)
-        q = p if v_w is None else apply_along_axis(p, v_w.mT, 4)
-        q = q if v_h is None else apply_along_axis(q, v_h.mT, 3)
-        q = change * q
-        q = q if v_h is None else apply_along_axis(q, v_h, 3)
-        q = q if v_w is None else apply_along_axis(q, v_w, 4)
+        # height first and last: the longer width is then met by fewer rows
+        q = apply_along_axis(p, None if v_h is None else v_h.mT, 3)
+        q = apply_along_axis(q, None if v_w is None else v_w.mT, 4)
+        q = apply_along_axis(change * q, v_w, 4)
+        q = apply_along_axis(q, v_h, 3)
         return apply_along_axis(p.add_(q), w, 2)
 
     return solve
