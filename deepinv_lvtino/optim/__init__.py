@@ -1,5 +1,10 @@
 r"""The sampler: priors, data steps, schedules, and the LVTINO reconstructor."""
 
+from deepinv_lvtino.optim.baselines import (
+    ADMMTV,
+    ADMMTVIteration,
+    PnPADMM,
+)
 from deepinv_lvtino.optim.data_fidelity import (
     GaussianLikelihood,
     data_weight,
@@ -40,8 +45,10 @@ from deepinv_lvtino.optim.variation import (
 )
 
 __all__ = [
+    "ADMMTV",
     "LVTINO",
     "STARTS",
+    "ADMMTVIteration",
     "AdamTVStep",
     "CalibratedSchedule",
     "ConjugateGradientStep",
@@ -51,6 +58,7 @@ __all__ = [
     "HalfStep",
     "LVTINOIteration",
     "LandweberStep",
+    "PnPADMM",
     "PrimalDualTVStep",
     "ProductOfExperts",
     "ProximalStep",
