@@ -1,7 +1,12 @@
-r"""Videos: files and folders of frames, and a procedural clip."""
+r"""Videos: files and folders of frames, and procedural clips."""
 
 from __future__ import annotations
 
+from deepinv_lvtino.datasets.dead_leaves import (
+    DeadLeavesVideos,
+    dead_leaves_clip,
+    dead_leaves_pool,
+)
 from deepinv_lvtino.datasets.procedural import procedural_clip
 from deepinv_lvtino.datasets.video import (
     VideoClip,
@@ -12,8 +17,11 @@ from deepinv_lvtino.datasets.video import (
 )
 
 __all__ = [
+    "DeadLeavesVideos",
     "VideoClip",
     "check_output",
+    "dead_leaves_clip",
+    "dead_leaves_pool",
     "procedural_clip",
     "read_video",
     "resize_video",
