@@ -121,11 +121,11 @@ def _camera(index: int, drift: np.ndarray) -> np.ndarray:
 
 
 def _fractal_texture(rng: np.random.Generator) -> np.ndarray:
-    """Periodic noise with an amplitude spectrum 1/f, of unit variance."""
+    """Periodic noise with an amplitude spectrum f^-0.9, of unit variance."""
     frequency = np.fft.fftfreq(_TEXTURE)
     radius = np.hypot(frequency[:, None], frequency[None, :])
     radius[0, 0] = np.inf
-    noise = np.fft.fft2(rng.normal(size=(_TEXTURE, _TEXTURE))) / radius**1.1
+    noise = np.fft.fft2(rng.normal(size=(_TEXTURE, _TEXTURE))) / radius**0.9
     texture = np.fft.ifft2(noise).real
     return (texture / texture.std()).astype(np.float32)
 
@@ -166,8 +166,8 @@ def _scatter(rng: np.random.Generator, aspect: float) -> list[_Shape]:
                 spin=float(rng.normal(0, 0.03) * moves),
                 colour=colour.astype(np.float32),
                 shade=(rng.normal(0, 0.06, 2) + [-0.10, -0.16]).astype(np.float32),
-                contrast=float(rng.uniform(0.07, 0.24)),
-                grain_scale=float(rng.uniform(90, 260)),
+                contrast=float(rng.uniform(0.05, 0.36)),
+                grain_scale=float(rng.uniform(130, 260)),
                 offset=rng.uniform(0, _TEXTURE, 2),
             )
         )
@@ -289,8 +289,8 @@ def _sample(texture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _lens_blur(frame: np.ndarray) -> np.ndarray:
-    """Gaussian blur of 0.5 pixel, separable, with repeated borders."""
-    taps = np.exp(-0.5 * (np.arange(-2, 3) / 0.5) ** 2)
+    """Gaussian blur of 0.3 pixel, separable, with repeated borders."""
+    taps = np.exp(-0.5 * (np.arange(-2, 3) / 0.3) ** 2)
     taps = (taps / taps.sum()).astype(np.float32)
     for axis in (0, 1):
         size = frame.shape[axis]
