@@ -29,8 +29,8 @@ from deepinv_lvtino.utils import check_positive
 #: ``lambda_reg`` and ``time_weight`` of :class:`ADMMTV` for a named problem.
 TV_SETTINGS = {
     "A": (10.0, 1.0),
-    "B": (10.0, 1.0),
-    "C": (10.0, 1.0),
+    "B": (10.0, 2.0),
+    "C": (10.0, 2.0),
 }
 
 
@@ -81,7 +81,7 @@ class ADMMTV(BaseOptim):
         *,
         data_fidelity: DataFidelity | None = None,
         threshold: float = 0.02,
-        max_iter: int = 200,
+        max_iter: int = 60,
         thres_conv: float = 1e-4,
         **kwargs: Any,
     ) -> None:
@@ -132,7 +132,7 @@ class ADMMTVIteration(OptimIterator):
         x &\leftarrow (I + K^{\top} K)^{-1} \left[ (v - p) + K^{\top} (d - q) \right]
 
     The differences :math:`K` vanish past the border, so that cosines along time, height
-    and width diagonalise :math:`K^{\top} K` (:func:`cosine_solve`).
+    and width diagonalise :math:`K^{\top} K` (``cosine_solve``).
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -156,7 +156,7 @@ class ADMMTVIteration(OptimIterator):
 
         :param dict X: iterate ``{"est": (x, p, q), "cost": None}``; ``p`` and ``q`` start
             at zero if they are missing.
-        :param DataFidelity cur_data_fidelity: data fidelity.
+        :param deepinv.optim.DataFidelity cur_data_fidelity: data fidelity.
         :param SpaceTimeVariation cur_prior: total variation.
         :param dict cur_params: ``"stepsize"`` and ``"lambda"``.
         :param torch.Tensor y: measurement.
@@ -200,7 +200,7 @@ class fStepADMMTV(fStep):
 
         :param torch.Tensor x: video.
         :param torch.Tensor p: its scaled dual variable.
-        :param DataFidelity cur_data_fidelity: data fidelity.
+        :param deepinv.optim.DataFidelity cur_data_fidelity: data fidelity.
         :param dict cur_params: ``"stepsize"``.
         :param torch.Tensor y: measurement.
         :param deepinv.physics.Physics physics: measurement operator.

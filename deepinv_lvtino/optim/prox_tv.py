@@ -30,9 +30,6 @@ from deepinv_lvtino.utils import check_positive, check_video
 #: Iterations between two evaluations of the gap.
 CHECK_EVERY = 10
 
-#: Iterations at which ADMM evaluates it too, while its penalty is still being found.
-EARLY_CHECKS = (3, 6, 15, 25)
-
 #: Last iteration after which ADMM's penalty may change (convergence needs an end to it).
 ADAPT_UNTIL = 100
 
@@ -308,7 +305,7 @@ def admm(
     max_iter: int,
     dual: Tensor | None = None,
     rho: float | None = None,
-    relaxation: float = 1.9,
+    relaxation: float = 1.7,
 ) -> TVResult:
     r"""
     Alternating directions on :math:`v = D u`, temporal variation.
@@ -351,7 +348,7 @@ def admm(
         ahead = d.mul(relaxation).add_(v, alpha=1 - relaxation).add_(w)
         w = ahead.clamp(-lam / rho, lam / rho)
         ahead.sub_(w)
-        if k in EARLY_CHECKS or k % CHECK_EVERY == 0 or k == max_iter:
+        if k % CHECK_EVERY == 0 or k == max_iter:
             u, gap = problem.gap(rho * w)
             if gap <= tol:
                 break
