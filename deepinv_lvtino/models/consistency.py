@@ -122,7 +122,7 @@ class ConsistencyModel(nn.Module):
         .. footbibliography::
         """
         check_video("x", x)
-        latent = self.encode(self._pad(x))
+        latent = self.encode(self.pad(x))
         like = latent[:, :, :1] if self.shared_noise else latent
         if noise is None:
             noise = torch.randn(
@@ -143,8 +143,13 @@ class ConsistencyModel(nn.Module):
         frames, height, width = x.shape[2:]
         return clean[:, :, :frames, :height, :width].to(x.dtype)
 
-    def _pad(self, x: Tensor) -> Tensor:
-        """Repeat the last frame, row and column up to the sizes the model works on."""
+    def pad(self, x: Tensor) -> Tensor:
+        r"""
+        Repeat the last frame, row and column up to the sizes the model works on.
+
+        :param torch.Tensor x: video, shape ``(B, C, T, H, W)``.
+        :return: (:class:`torch.Tensor`) video, as large or larger.
+        """
         frames, height, width = x.shape[2:]
         every_t, every_h, every_w = self.multiple
         extra = (

@@ -1,0 +1,251 @@
+r"""The training loop: optimisers, moving average, checkpoints and the loss curve."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from deepinv_lvtino.models.tiny import TinyConsistencyModel, TinyNetwork
+from deepinv_lvtino.training.data import PoolClips
+from deepinv_lvtino.training.losses import consistency_loss, denoising_loss
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    r"""
+    Settings of a training run.
+
+    :param str stage: ``"denoise"`` (stage 1) or ``"consistency"`` (stage 2).
+    :param int batch_size: clips in a batch.
+    :param float minutes: length of the run; the learning rate falls to zero at its end.
+        Counted over all resumed parts.
+    :param int steps: largest number of steps, or 0 for no limit; with a number, the
+        learning rate follows the steps and not the clock, and a run on one device is
+        repeatable.
+    :param float learning_rate: of Muon, for the convolutions' kernels.
+    :param float adam_rate: of AdamW, for everything else.
+    :param int warmup: steps of linear rise of both.
+    :param float decay: of the moving average.
+    :param int seed: seed of noise and crops.
+    :param bool compile: compile the network; pays on long runs.
+    """
+
+    stage: str = "denoise"
+    batch_size: int = 8
+    minutes: float = 60.0
+    steps: int = 0
+    learning_rate: float = 1e-2
+    adam_rate: float = 6e-3
+    warmup: int = 100
+    decay: float = 0.998
+    seed: int = 0
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.stage not in ("denoise", "consistency"):
+            msg = f"`stage` must be 'denoise' or 'consistency'; got {self.stage!r}."
+            raise ValueError(msg)
+        if self.batch_size < 1 or self.minutes <= 0 or self.steps < 0:
+            msg = (
+                "`batch_size` and `minutes` must be positive and `steps` not negative; "
+                f"got {self.batch_size}, {self.minutes} and {self.steps}."
+            )
+            raise ValueError(msg)
+
+
+class Trainer:
+    r"""
+    Trains a network in place; resumes from the checkpoint of its folder if there is one.
+
+    Convolutions in bfloat16 (autocast), weights and optimiser in float32. The folder
+    receives ``checkpoint.pt`` (everything needed to resume, replaced as a whole) and
+    ``loss.jsonl`` (step, minutes, loss).
+
+    :param TinyNetwork network: the network; for stage 2, that of stage 1.
+    :param PoolClips clips: source of clips.
+    :param str, pathlib.Path folder: where the checkpoint is kept.
+    :param TrainingOptions options: settings.
+    :raises ImportError: if PyTorch is too old to have the optimiser Muon
+        :footcite:p:`jordan2024muon`.
+    :raises ValueError: if the folder holds a run of the other stage.
+
+    |sep|
+
+    .. footbibliography::
+    """
+
+    def __init__(
+        self,
+        network: TinyNetwork,
+        clips: PoolClips,
+        folder: str | Path,
+        options: TrainingOptions,
+    ) -> None:
+        self.network = network
+        self.options = options
+        self.clips = clips
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.device = next(network.parameters()).device
+        self.average = copy.deepcopy(network).requires_grad_(False)
+        self.teacher = (
+            copy.deepcopy(network).requires_grad_(False)
+            if options.stage == "consistency"
+            else None
+        )
+        if not hasattr(torch.optim, "Muon"):
+            msg = (
+                "training needs PyTorch 2.9 or newer, for the optimiser Muon; found "
+                f"{torch.__version__}. Using the trained models does not."
+            )
+            raise ImportError(msg)
+        kernels = [p for name, p in network.named_parameters() if _is_kernel(name, p)]
+        others = [
+            p for name, p in network.named_parameters() if not _is_kernel(name, p)
+        ]
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(
+                kernels,
+                lr=options.learning_rate,
+                weight_decay=0.0,
+                momentum=0.95,
+                adjust_lr_fn="match_rms_adamw",
+            ),
+            torch.optim.AdamW(
+                others, lr=options.adam_rate, betas=(0.9, 0.99), weight_decay=0.0
+            ),
+        ]
+        self.generator = torch.Generator().manual_seed(options.seed)
+        self.step = 0
+        self.seconds = 0.0
+        if self.checkpoint.exists():
+            self._load()
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint file."""
+        return self.folder / "checkpoint.pt"
+
+    @property
+    def progress(self) -> float:
+        """Part of the run that is done, from 0 to 1."""
+        if self.options.steps:
+            return min(self.step / self.options.steps, 1.0)
+        return min(self.seconds / (60 * self.options.minutes), 1.0)
+
+    def run(self, log_every: int = 50, save_every: float = 120.0) -> TinyNetwork:
+        r"""
+        Train to the end of the run.
+
+        :param int log_every: steps between two entries of the loss curve.
+        :param float save_every: seconds between two checkpoints.
+        :return: (TinyNetwork) the moving average of the network.
+        """
+        loss = self._loss
+        start, before = time.monotonic(), self.seconds
+        saved, total, count = start, torch.zeros((), device=self.device), 0
+        live: nn.Module = self.network
+        if self.options.compile:
+            live = torch.compile(live, dynamic=False)  # type: ignore[assignment]
+        while self.progress < 1:
+            batch = self.clips.batch(self.options.batch_size).to(self.device)
+            latent = self._encode(batch)
+            with torch.autocast(self.device.type, torch.bfloat16):
+                value = loss(live, latent)
+            value.backward()
+            nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+            self._update()
+            total, count = total + value.detach(), count + 1
+            now = time.monotonic()
+            self.seconds = before + now - start
+            if self.step % log_every == 0:
+                self._log(float(total) / count)
+                total, count = torch.zeros_like(total), 0
+            if now - saved > save_every:
+                self._save()
+                saved = now
+        self._save()
+        return self.average
+
+    def _loss(self, live: nn.Module, latent: Tensor) -> Tensor:
+        if self.teacher is None:
+            return denoising_loss(live, latent, self.generator).mean()
+        # four points on each trajectory; the denoiser is kept in practice meanwhile
+        part = -(-len(latent) // 4)
+        denoising = denoising_loss(live, latent[-part:], self.generator).mean()
+        jump = consistency_loss(live, self.teacher, latent[:part], self.generator)
+        return jump.mean() + 0.1 * denoising
+
+    def _encode(self, clips: Tensor) -> Tensor:
+        return TinyConsistencyModel(self.network).encode((clips + 1) / 2)
+
+    def _update(self) -> None:
+        rise = min((self.step + 1) / self.options.warmup, 1.0)
+        fall = 0.5 * (1 + math.cos(math.pi * self.progress))
+        rates = (self.options.learning_rate, self.options.adam_rate)
+        for optimizer, rate in zip(self.optimizers, rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * rise * fall
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        decay = min(self.options.decay, (self.step + 1) / (self.step + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.average.parameters()),
+                list(self.network.parameters()),
+                1 - decay,
+            )
+
+    def _log(self, loss: float) -> None:
+        entry = {"step": self.step, "minutes": self.seconds / 60, "loss": loss}
+        with (self.folder / "loss.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def _save(self) -> None:
+        state = {
+            "options": asdict(self.options),
+            "config": asdict(self.network.config),
+            "step": self.step,
+            "seconds": self.seconds,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "teacher": self.teacher.state_dict() if self.teacher else None,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "generator": self.generator.get_state(),
+        }
+        temporary = self.checkpoint.with_suffix(".part")
+        torch.save(state, temporary)
+        temporary.replace(self.checkpoint)
+
+    def _load(self) -> None:
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        if state["options"]["stage"] != self.options.stage:
+            msg = (
+                f"`folder` holds a checkpoint of stage {state['options']['stage']!r}; "
+                f"this run is of stage {self.options.stage!r}: name another folder."
+            )
+            raise ValueError(msg)
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        if self.teacher is not None:
+            self.teacher.load_state_dict(state["teacher"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.generator.set_state(state["generator"])
+        # the crops before the interruption are not drawn a second time
+        self.clips.reseed(self.options.seed + self.step)
+
+
+def _is_kernel(name: str, parameter: Tensor) -> bool:
+    """Whether Muon trains it: kernels inside the network, not its ends or embedding."""
+    outside = name.startswith(("enter", "leave", "embed")) or "modulation" in name
+    return parameter.ndim == 2 and not outside
