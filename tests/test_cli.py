@@ -415,7 +415,12 @@ class TestDemoAndInfo:
     def test_info(self, capsys):
         assert run("info") == 0
         printed = capsys.readouterr().out
-        for expected in (torch.__version__, "threads", "mean of 8 frames", "spectral"):
+        for expected in (
+            torch.__version__,
+            "threads",
+            "mean of 8 frames",
+            "tiny_video",
+        ):
             assert expected in printed
 
     def test_module(self):

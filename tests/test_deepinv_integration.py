@@ -11,8 +11,13 @@ from deepinv.physics import Blur, GaussianNoise, LinearPhysics
 from deepinv.sampling import DDRM
 
 from deepinv_lvtino import LVTINO, make_problem
-from deepinv_lvtino.models import SpectralGaussianModel, gaussian_gain
-from deepinv_lvtino.optim import SAEPrior
+from deepinv_lvtino.models import (
+    SpectralGaussianModel,
+    gaussian_gain,
+    spectral_image,
+    spectral_video,
+)
+from deepinv_lvtino.optim import SAEPrior, lvtino
 from deepinv_lvtino.physics import (
     FramewisePhysics,
     SeparableVideoPhysics,
@@ -22,6 +27,13 @@ from deepinv_lvtino.physics import (
 from helpers import generator, psnr, rand, randn
 
 SIZE = (3, 5, 16, 24)
+
+
+@pytest.fixture(autouse=True)
+def exact_default(monkeypatch):
+    """The interface is tested on models that take any channels and dtype."""
+    monkeypatch.setattr(lvtino, "tiny_video", spectral_video)
+    monkeypatch.setattr(lvtino, "tiny_image", spectral_image)
 
 
 def clip(batch=1):

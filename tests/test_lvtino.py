@@ -26,6 +26,7 @@ from deepinv_lvtino.optim import (
     ProductOfExperts,
     SAEPrior,
     SpaceTimeVariation,
+    lvtino,
     prox_l2_tv,
 )
 from deepinv_lvtino.optim.data_fidelity import prox_l2
@@ -34,6 +35,13 @@ from deepinv_lvtino.physics import FramewisePhysics, VideoBlur
 from helpers import generator, psnr, rand
 
 SIZE = (3, 5, 16, 24)
+
+
+@pytest.fixture(autouse=True)
+def exact_default(monkeypatch):
+    """The interface is tested on models that take any channels and dtype."""
+    monkeypatch.setattr(lvtino, "tiny_video", spectral_video)
+    monkeypatch.setattr(lvtino, "tiny_image", spectral_image)
 
 
 @pytest.fixture

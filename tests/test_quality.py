@@ -9,7 +9,7 @@ from deepinv.physics import GaussianNoise
 from deepinv.physics.functional import gaussian_blur
 from PIL import Image
 
-from deepinv_lvtino import LVTINO, make_problem
+from deepinv_lvtino import LVTINO, Schedule, make_problem
 from deepinv_lvtino.datasets import procedural_clip
 from deepinv_lvtino.physics import TemporalBlur, TemporalPooling, VideoBlur
 from helpers import STREET_CLIP, generator, needs_street_clip, psnr
@@ -24,7 +24,7 @@ def street_clip(num_frames=25, height=192, width=320):
 
 CLIPS = {
     "procedural": lambda: procedural_clip(13, 96, 160, seed=3),
-    "street": street_clip,
+    "street": lambda: street_clip(13, 96, 160),
 }
 
 
@@ -32,19 +32,20 @@ CLIPS = {
 @pytest.mark.parametrize(
     "clip", ["procedural", pytest.param("street", marks=needs_street_clip)]
 )
-def test_mean_of_eight_is_no_worse_than_the_pseudo_inverse(clip, name):
+def test_the_default_gains_on_the_pseudo_inverse(clip, name):
     x = CLIPS[clip]()[None]
     physics = make_problem(name, x.shape[1:], rng=generator())
     y = physics(x)
     singles = []
-    mean, variance = LVTINO(seed=0).sample(
-        y, physics, num_samples=8, callback=lambda i, u: singles.append(psnr(u, x))
+    solver = LVTINO(schedule=Schedule.embedded(name), seed=0)
+    mean, variance = solver.sample(
+        y, physics, num_samples=4, callback=lambda i, u: singles.append(psnr(u, x))
     )
     pseudo_inverse = psnr(physics.A_dagger(y), x)
-    assert psnr(mean, x) >= pseudo_inverse
-    # The variance predicts what a single sample loses: seven eighths of it.
+    assert psnr(mean, x) >= pseudo_inverse + 0.3
+    # The variance predicts what a single sample loses: three quarters of it.
     error, spread = (mean - x).square().mean(), variance.mean()
-    expected = -10 * torch.log10(error + 7 / 8 * spread)
+    expected = -10 * torch.log10(error + 3 / 4 * spread)
     assert singles[0] == pytest.approx(float(expected), abs=0.5)
 
 

@@ -33,7 +33,7 @@ from deepinv_lvtino.cli._solve import (
     restore_and_write,
 )
 from deepinv_lvtino.datasets import procedural_clip, read_video, write_video
-from deepinv_lvtino.models import spectral_image, spectral_video
+from deepinv_lvtino.models import tiny_image, tiny_video
 from deepinv_lvtino.physics import PROBLEMS
 
 _DEMO_FPS = Fraction(24)
@@ -159,6 +159,6 @@ def info(arguments: argparse.Namespace) -> None:
             f"frames, 1 of {problem.scale_factor**2} pixels)"
         )
     print("embedded models")
-    for make in (spectral_video, spectral_image):
+    for make in (tiny_video, tiny_image):
         first_line = (make.__doc__ or "").strip().splitlines()[0]
         print(f"  {make.__name__}: {first_line}")

@@ -49,23 +49,32 @@ def output_files(output: Path, samples: int) -> list[Path]:
 
 
 def make_solver(arguments: argparse.Namespace, device: torch.device) -> LVTINO:
-    """Solver with the embedded models."""
+    """Solver with the embedded models, its options checked; see :func:`solver_for`."""
     with user_errors():
         schedule = Schedule.calibrated(eta=arguments.eta, num_steps=arguments.steps)
-        solver = LVTINO(
-            schedule=schedule,
-            seed=arguments.seed,
-            show_progress_bar=sys.stderr.isatty(),
-        )
-    return solver.to(device)
+        return LVTINO(schedule=schedule, seed=arguments.seed).to(device)
 
 
 def solver_for(
     arguments: argparse.Namespace, problem: Problem, solver: LVTINO
 ) -> LVTINO:
-    """The solver, or one with the published settings if nothing else is possible."""
+    """The solver with the schedule of a problem."""
+    return LVTINO(
+        solver.video_model,
+        solver.image_model,
+        schedule=_schedule_for(arguments, problem, solver.schedule),
+        seed=arguments.seed,
+        show_progress_bar=sys.stderr.isatty(),
+    )
+
+
+def _schedule_for(
+    arguments: argparse.Namespace, problem: Problem, asked: Schedule
+) -> Schedule:
     if problem.linear:
-        return solver
+        if arguments.steps is not None:
+            return asked
+        return Schedule.embedded(problem.name, arguments.eta)
     for option, value in (("--steps", arguments.steps), ("--eta", arguments.eta)):
         if value is not None:
             msg = (
@@ -73,13 +82,7 @@ def solver_for(
                 "linear: its schedule is the published one. Leave it out."
             )
             raise UserError(msg)
-    return LVTINO(
-        solver.video_model,
-        solver.image_model,
-        schedule=Schedule.published(problem.name),
-        seed=arguments.seed,
-        show_progress_bar=sys.stderr.isatty(),
-    )
+    return Schedule.published(problem.name)
 
 
 def solve(

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from deepinv.loss.metric import Metric
 from deepinv.optim import BaseOptim, DataFidelity
+from deepinv.optim.data_fidelity import L2
 from deepinv.physics import Physics, StackedPhysics
 from deepinv.sampling.utils import Welford
 from deepinv.utils import TensorList
 from torch import Tensor
 
-from deepinv_lvtino.models import ConsistencyModel, spectral_image, spectral_video
+from deepinv_lvtino.models import ConsistencyModel, tiny_image, tiny_video
 from deepinv_lvtino.optim.data_fidelity import GaussianLikelihood
 from deepinv_lvtino.optim.data_steps import ProximalStep, VariationStep
 from deepinv_lvtino.optim.iteration import LVTINOIteration
@@ -30,7 +31,7 @@ from deepinv_lvtino.optim.schedule import (
 )
 from deepinv_lvtino.optim.starts import STARTS
 from deepinv_lvtino.optim.variation import Variation
-from deepinv_lvtino.physics import SeparableVideoPhysics
+from deepinv_lvtino.physics import JPEGCompression, SeparableVideoPhysics
 from deepinv_lvtino.utils import check_video
 
 NoiseSource = Callable[[str, Tensor], Tensor]
@@ -62,9 +63,10 @@ class LVTINO(BaseOptim):
 
     :param ConsistencyModel video_model: video prior.
     :param ConsistencyModel image_model: image prior. With neither, the embedded defaults
-        (:func:`deepinv_lvtino.models.spectral_video` and
-        :func:`deepinv_lvtino.models.spectral_image`).
+        (:func:`deepinv_lvtino.models.tiny_video` and
+        :func:`deepinv_lvtino.models.tiny_image`).
     :param Schedule schedule: times and steps; :meth:`Schedule.calibrated` by default.
+        With the embedded models, :meth:`Schedule.embedded` has settings for each problem.
     :param float eta: weight of the video prior, in [0, 1]; the schedule's by default. It
         counts only where both priors are given.
     :param deepinv.optim.DataFidelity, list data_fidelity: data fidelity, or one per sweep;
@@ -231,6 +233,8 @@ class LVTINO(BaseOptim):
         :raises TypeError: if ``y`` is not a floating-point tensor of the operator's dtype.
         :raises ValueError: if ``y`` does not fit the operator (shape, device), holds NaN
             or infinity, or the noise level is not known.
+        :raises NotImplementedError: if the operator has no proximal step, and a data step
+            of the schedule is one.
         """
         if not isinstance(physics, Physics):
             msg = (
@@ -238,6 +242,7 @@ class LVTINO(BaseOptim):
                 f"{type(physics).__name__}."
             )
             raise TypeError(msg)
+        self._check_steps(physics)
         if isinstance(physics, SeparableVideoPhysics):
             check_video("y", y, size=physics.measurement_size, like=physics.mask)
         for part in y if isinstance(y, TensorList) else (y,):
@@ -358,6 +363,27 @@ class LVTINO(BaseOptim):
             return noise_source
         return global_noise if seed is None else SeededNoise(seed)
 
+    def _check_steps(self, physics: Physics) -> None:
+        """Refuse steps that the operator cannot take, before any model is evaluated."""
+        unable = isinstance(physics, JPEGCompression) or not (
+            hasattr(physics, "prox_l2") or isinstance(physics, StackedPhysics)
+        )
+        quadratic = all(
+            isinstance(part, (GaussianLikelihood, L2)) for part in self.data_fidelity
+        )
+        if not (unable and quadratic):
+            return
+        for sweep in self.init_params_algo["sweep"]:
+            for half in (sweep.video, sweep.image):
+                if half is not None and isinstance(half.data_step, ProximalStep):
+                    msg = (
+                        f"`physics` ({type(physics).__name__}) is not linear and has no "
+                        "proximal step, but the data steps of `schedule` are such; for "
+                        'JPEG use `schedule=Schedule.published("jpeg")`, else data steps '
+                        "of the kind `deepinv_lvtino.optim.LandweberStep`."
+                    )
+                    raise NotImplementedError(msg)
+
     def _check_measurement(self, y: Tensor, physics: Physics) -> None:
         if not isinstance(y, Tensor):
             msg = f"`y` must be a torch.Tensor; got {type(y).__name__}."
@@ -389,7 +415,7 @@ class LVTINO(BaseOptim):
 
 def _tensors(module: torch.nn.Module | None) -> list[Tensor]:
     """Parameters and buffers; DeepInverse's stacks keep their parts in a list."""
-    if module is None:
+    if module is None or getattr(module, "follows_device", False):
         return []
     parts = module.physics_list if isinstance(module, StackedPhysics) else [module]
     return [t for part in parts for t in (*part.parameters(), *part.buffers())]
@@ -400,7 +426,7 @@ def _choose_models(
 ) -> tuple[ConsistencyModel | None, ConsistencyModel | None]:
     """Default models if there is none; no model of weight zero."""
     if video is None and image is None:
-        video, image = spectral_video(), spectral_image()
+        video, image = tiny_video(), tiny_image()
     for name, model, unused in (("image", image, 0), ("video", video, 1)):
         if model is None and eta == unused:
             msg = (

@@ -17,6 +17,7 @@ from deepinv_lvtino.optim.data_steps import (
     ProximalStep,
 )
 from deepinv_lvtino.optim.landweber import LandweberStep
+from deepinv_lvtino.physics.problems import PROBLEMS
 from deepinv_lvtino.utils import check_positive
 
 #: Weight of the video prior when both priors are used and nothing is said.
@@ -27,6 +28,14 @@ DEFAULT_DELTA = (0.5, 0.01)
 
 #: Number of sweeps of the default schedule.
 DEFAULT_NUM_STEPS = 5
+
+#: Of :meth:`Schedule.embedded`: first and last step, number of sweeps, weight of the video
+#: prior.
+EMBEDDED_SETTINGS = {
+    "A": (0.25, 0.002, 8, 0.7),
+    "B": (4.0, 0.4, 5, 0.7),
+    "C": (4.0, 0.4, 5, 0.7),
+}
 
 
 @dataclass(frozen=True)
@@ -230,6 +239,41 @@ class Schedule:
             )
             raise ValueError(msg)
         return CalibratedSchedule(delta=deltas, eta=eta, **options)
+
+    @classmethod
+    def embedded(cls, problem: str, eta: float | None = None) -> CalibratedSchedule:
+        r"""
+        Calibrated schedule for the embedded models, with one setting per problem.
+
+        The settings (``EMBEDDED_SETTINGS``: first and last step, number of sweeps, weight
+        of the video prior) are the best of a grid on procedural clips.
+
+        :param str problem: name of a linear problem of
+            :func:`deepinv_lvtino.make_problem`; those without a setting of their own have
+            that of :meth:`calibrated`.
+        :param float eta: another weight of the video prior.
+        :return: (:class:`CalibratedSchedule`) the schedule.
+        :raises ValueError: if the problem is unknown, or not linear.
+
+        |sep|
+
+        :Examples:
+
+            >>> from deepinv_lvtino import Schedule
+            >>> Schedule.embedded("A").num_steps
+            8
+        """
+        found = PROBLEMS.get(problem)
+        if found is None or not found.linear:
+            linear = ", ".join(repr(p.name) for p in PROBLEMS.values() if p.linear)
+            msg = f"`problem` must be one of {linear}; got {problem!r}."
+            raise ValueError(msg)
+        if problem not in EMBEDDED_SETTINGS:
+            return cls.calibrated(eta=eta)
+        first, last, count, weight = EMBEDDED_SETTINGS[problem]
+        return cls.calibrated(
+            _geometric(first, last, count), weight if eta is None else eta
+        )
 
     @classmethod
     def published(cls, problem: str) -> Schedule:

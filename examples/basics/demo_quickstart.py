@@ -24,7 +24,7 @@ import matplotlib.pyplot as plt
 import torch
 from deepinv.loss.metric import PSNR
 
-from deepinv_lvtino import LVTINO, make_problem
+from deepinv_lvtino import LVTINO, Schedule, make_problem
 from deepinv_lvtino.datasets import procedural_clip
 
 # %%
@@ -54,13 +54,12 @@ print("measurement:", tuple(y.shape))
 # The sampler
 # -----------
 #
-# Without arguments, the priors are an embedded pair of Gaussian models with the power
-# spectrum of natural video. One call draws one sample; several give the posterior's mean
-# and variance.
+# Without models, the priors are the embedded pair of small networks, with settings for
+# every problem. One call draws one sample; several give the posterior's mean and variance.
 
-solver = LVTINO(seed=0)
+solver = LVTINO(schedule=Schedule.embedded("A"), seed=0)
 sample, metrics = solver(y, physics, x_gt=x, compute_metrics=True)
-mean, variance = solver.sample(y, physics, num_samples=8)
+mean, variance = solver.sample(y, physics, num_samples=4)
 plain = physics.A_dagger(y)
 
 # %%
@@ -72,7 +71,7 @@ plain = physics.A_dagger(y)
 # average over what the measurement leaves open.
 
 psnr = PSNR()
-for name, estimate in {"A† y": plain, "sample": sample, "mean of 8": mean}.items():
+for name, estimate in {"A† y": plain, "sample": sample, "mean of 4": mean}.items():
     residual = (physics.A(estimate) - y).square().mean().sqrt()
     print(
         f"{name:10s} PSNR {psnr(estimate, x).item():6.2f} dB   residual {residual:.2e}"
@@ -96,7 +95,7 @@ panels = {
     "ground truth": x,
     "A† y": plain,
     "sample": sample,
-    "mean of 8": mean,
+    "mean of 4": mean,
     "standard deviation": variance.sqrt() / variance.sqrt().max(),
 }
 frame, row = x.shape[2] // 2, x.shape[3] // 2
