@@ -1,0 +1,418 @@
+r"""
+Weights from files, folders and the Hugging Face Hub, every name accounted for.
+
+Nothing is unpickled: files are safetensors, or PyTorch's with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepinv_lvtino.models._memory import parameters_on_meta
+
+Weights = dict[str, Tensor]
+Source = str | Path
+
+#: Names under which published files keep the network's weights.
+NESTED = ("generator", "generator_ema", "state_dict")
+
+_FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+_WEIGHT_FILES = (
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.fp16.safetensors",
+    "diffusion_pytorch_model.bin",
+    "diffusion_pytorch_model.fp16.bin",
+)
+_SHOWN = 20
+
+
+def need(name: str) -> ModuleType:
+    r"""
+    Import a library of the extra ``diffusers``.
+
+    :param str name: module.
+    :return: (module) the module.
+    :raises ImportError: if it is not installed; the message says how to.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        msg = (
+            f"this model needs {name.split('.')[0]}, which could not be imported "
+            f"({error}). Install the extra: pip install 'deepinv-lvtino[diffusers]'"
+        )
+        raise ImportError(msg) from error
+
+
+def is_file_name(source: Source) -> bool:
+    r"""
+    Whether a source names a file of weights rather than a folder or repository.
+
+    :param str, pathlib.Path source: the source.
+    :return: (bool) whether it does.
+    """
+    return str(source).lower().endswith(_FILES)
+
+
+def locate(
+    source: Source,
+    patterns: Sequence[str] = ("*",),
+    *,
+    revision: str | None = None,
+    cache_dir: Source | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    r"""
+    Local path of a source, fetched from the Hub if it is not one.
+
+    Fetching resumes, and respects ``HF_HUB_OFFLINE`` and ``HF_HOME``.
+
+    :param str, pathlib.Path source: local file or folder; or a repository
+        ``'owner/name'``; or a file in one, ``'owner/name/path/to/file.pt'``.
+    :param Sequence[str] patterns: files to fetch of a repository.
+    :param str revision: branch, tag or commit on the Hub; the main branch by default.
+    :param str, pathlib.Path cache_dir: cache of the Hub; its default place by default.
+    :param bool local_files_only: use only what the cache holds.
+    :return: (pathlib.Path) file or folder.
+    :raises FileNotFoundError: if there is no such path and no such repository name, or the
+        Hub cannot provide it.
+    """
+    path = Path(source)
+    if path.exists():
+        return path
+    pieces = str(source).split("/")
+    if len(pieces) < 2 or not all(pieces) or pieces[0] in (".", "..", "~"):
+        msg = (
+            f"{source} does not exist. Give a file, a folder, or a repository of the "
+            "Hugging Face Hub, such as 'Wan-AI/Wan2.1-T2V-1.3B-Diffusers'."
+        )
+        raise FileNotFoundError(msg)
+    hub = need("huggingface_hub")
+    repo, inside = "/".join(pieces[:2]), "/".join(pieces[2:])
+    if inside:
+        patterns = (inside,) if is_file_name(inside) else (f"{inside}/*",)
+    try:
+        folder = hub.snapshot_download(
+            repo,
+            revision=revision,
+            allow_patterns=list(patterns),
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+    except (OSError, ValueError, hub.errors.HfHubHTTPError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        msg = (
+            f"{source} is no local path, and the Hugging Face Hub cannot provide it "
+            f"({reason}). Fetch it beforehand with `deepinv-lvtino download`, or give a "
+            "local folder."
+        )
+        raise FileNotFoundError(msg) from error
+    found = Path(folder) / inside if inside else Path(folder)
+    if not found.exists():
+        msg = f"{repo} holds no {inside} (revision {revision or 'main'})."
+        raise FileNotFoundError(msg)
+    return found
+
+
+def read_file(path: Source) -> Weights:
+    r"""
+    Tensors of a file of weights, mapped from the disk where possible.
+
+    :param str, pathlib.Path path: safetensors, or a PyTorch file that holds the weights,
+        or holds them under one of ``NESTED``.
+    :return: (dict[str, torch.Tensor]) the weights.
+    :raises ValueError: if the file holds anything else.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return dict(load_file(path))
+        except SafetensorError as error:
+            msg = f"{path} is not a safetensors file ({error}); it may be incomplete."
+            raise ValueError(msg) from error
+    try:
+        found = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except Exception as error:  # the unpickler raises what it likes
+        if isinstance(error, OSError):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        msg = (
+            f"{path} holds more than weights, or is damaged, and was not loaded "
+            f"({reason}). Only tensors are read; convert the file to safetensors."
+        )
+        raise ValueError(msg) from error
+    if isinstance(found, Mapping):
+        for key in NESTED:
+            if isinstance(found.get(key), Mapping):
+                found = found[key]
+                break
+    if not isinstance(found, Mapping) or not all(
+        isinstance(value, Tensor) for value in found.values()
+    ):
+        msg = (
+            f"{path} does not hold the weights of one network: expected names and tensors, "
+            f"alone or under one of {', '.join(map(repr, NESTED))}."
+        )
+        raise ValueError(msg)
+    return dict(found)
+
+
+def read_folder(folder: Source) -> Weights:
+    r"""
+    Weights of a folder in the layout of diffusers, in one file or several.
+
+    :param str, pathlib.Path folder: folder with ``config.json`` and weights.
+    :return: (dict[str, torch.Tensor]) the weights.
+    :raises FileNotFoundError: if there are none.
+    """
+    folder = Path(folder)
+    for index in sorted(folder.glob("diffusion_pytorch_model*.safetensors.index.json")):
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        weights: Weights = {}
+        for name in sorted(set(names)):
+            weights |= read_file(folder / Path(name).name)
+        return weights
+    for name in _WEIGHT_FILES:
+        if (folder / name).exists():
+            return read_file(folder / name)
+    msg = (
+        f"{folder} holds no weights; expected one of {', '.join(_WEIGHT_FILES[:2])} or "
+        "their index."
+    )
+    raise FileNotFoundError(msg)
+
+
+def build(model_class: Any, config: Source | Mapping[str, Any]) -> nn.Module:
+    r"""
+    A network of diffusers without memory for its weights.
+
+    :param model_class: its class.
+    :param dict config: its configuration, or a folder with ``config.json``.
+    :return: (torch.nn.Module) the network, parameters on the ``meta`` device.
+    :raises FileNotFoundError: if there is no configuration.
+    :raises ValueError: if it is of another class.
+    """
+    if isinstance(config, Mapping):
+        settings = dict(config)
+    else:
+        path = Path(config) / "config.json"
+        if not path.is_file():
+            msg = (
+                f"{path} does not exist; expected a folder in the layout of diffusers."
+            )
+            raise FileNotFoundError(msg)
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        name = settings.get("_class_name", model_class.__name__)
+        if name != model_class.__name__:
+            msg = f"{path} describes a {name}; expected a {model_class.__name__}."
+            raise ValueError(msg)
+    with parameters_on_meta():
+        return model_class.from_config(settings).eval()
+
+
+def fill(
+    module: nn.Module, weights: Weights, *, source: Source, dtype: torch.dtype | None
+) -> nn.Module:
+    r"""
+    Give a network its weights; each name has to fit.
+
+    :param torch.nn.Module module: network, its parameters on the ``meta`` device.
+    :param dict[str, torch.Tensor] weights: the weights; emptied on the way.
+    :param str, pathlib.Path source: where they are from, for the message.
+    :param torch.dtype dtype: dtype of floating-point weights (those that diffusers keeps
+        in single precision excepted); as they are by default.
+    :return: (torch.nn.Module) the network, frozen.
+    :raises ValueError: if names or shapes differ; the message lists them.
+    """
+    check_names(module, weights, source)
+    ready: Weights = {}
+    single = set(getattr(module, "_keep_in_fp32_modules", None) or ())
+    for name in list(weights):
+        tensor = weights.pop(name)
+        if dtype is not None and tensor.is_floating_point():
+            keep = not single.isdisjoint(name.split("."))
+            tensor = tensor.to(torch.float32 if keep else dtype)
+        ready[name] = tensor
+    module.load_state_dict(ready, strict=True, assign=True)
+    return module.eval().requires_grad_(False)
+
+
+def check_names(module: nn.Module, weights: Weights, source: Source) -> None:
+    r"""
+    Check that weights are those of a network, no more and no fewer.
+
+    :param torch.nn.Module module: the network.
+    :param dict[str, torch.Tensor] weights: the weights.
+    :param str, pathlib.Path source: where they are from, for the message.
+    :raises ValueError: if names or shapes differ; the message lists them.
+    """
+    expected = {name: tuple(t.shape) for name, t in module.state_dict().items()}
+    missing = [name for name in expected if name not in weights]
+    unexpected = [name for name in weights if name not in expected]
+    shapes = [
+        f"{name} {tuple(weights[name].shape)} instead of {shape}"
+        for name, shape in expected.items()
+        if name in weights and tuple(weights[name].shape) != shape
+    ]
+    problems = [
+        _listed(title, names)
+        for title, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", shapes),
+        )
+        if names
+    ]
+    if problems:
+        msg = (
+            f"{source} does not fit {type(module).__name__}: {'; '.join(problems)}. Give "
+            "the checkpoint and the base model that belong together."
+        )
+        raise ValueError(msg)
+
+
+def _listed(title: str, names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{len(names)} {title}: {', '.join(names[:_SHOWN])}{more}"
+
+
+def without_prefix(weights: Weights, prefixes: Iterable[str]) -> Weights:
+    r"""
+    Remove the first prefix that all names have.
+
+    :param dict[str, torch.Tensor] weights: the weights.
+    :param Iterable[str] prefixes: prefixes to look for, in order.
+    :return: (dict[str, torch.Tensor]) the weights.
+    """
+    for prefix in prefixes:
+        if weights and all(name.startswith(prefix) for name in weights):
+            return {name.removeprefix(prefix): t for name, t in weights.items()}
+    return weights
+
+
+_ROLES = {
+    ".lora_A.weight": "down",
+    ".lora_A.default.weight": "down",
+    ".lora_down.weight": "down",
+    ".lora.down.weight": "down",
+    ".lora_B.weight": "up",
+    ".lora_B.default.weight": "up",
+    ".lora_up.weight": "up",
+    ".lora.up.weight": "up",
+    ".alpha": "alpha",
+    ".diff": "weight",
+    ".lora_B.bias": "bias",
+    ".diff_b": "bias",
+}
+
+
+def is_lora(names: Iterable[str]) -> bool:
+    r"""
+    Whether weights are low-rank changes of others (LoRA).
+
+    :param Iterable[str] names: their names.
+    :return: (bool) whether they are.
+    """
+    return any(_role(name)[1] in ("down", "up") for name in names)
+
+
+def _role(name: str) -> tuple[str, str | None]:
+    """Layer that a name of a LoRA is about, and what it is for that layer."""
+    for suffix, role in _ROLES.items():
+        if name.endswith(suffix):
+            return name.removesuffix(suffix), role
+    return name, None
+
+
+def merge_lora(
+    weights: Weights,
+    lora: Weights,
+    layers: Callable[[list[str]], Mapping[str, str]],
+    *,
+    scale: float = 1.0,
+    source: Source = "the LoRA",
+) -> Weights:
+    r"""
+    Add low-rank changes to the weights of their base model.
+
+    .. math::
+
+        W \leftarrow W + \text{scale} \, \frac{\alpha}{r} \, B A
+
+    with :math:`\alpha = r` where a file does not say otherwise. Full differences
+    (``.diff``, ``.diff_b``) are added as they are. Merged once, they cost nothing later.
+
+    :param dict[str, torch.Tensor] weights: weights of the base model; changed in place.
+    :param dict[str, torch.Tensor] lora: the changes.
+    :param Callable layers: maps the file's names of layers to the base model's.
+    :param float scale: strength.
+    :param str, pathlib.Path source: where the changes are from, for the message.
+    :return: (dict[str, torch.Tensor]) the weights.
+    :raises ValueError: if a name is not understood, has no counterpart, or a shape does not
+        fit; the message lists them.
+    """
+    changes: dict[str, Weights] = {}
+    wrong: list[str] = []
+    for name, tensor in lora.items():
+        layer, role = _role(name)
+        if role is None:
+            wrong.append(name)
+        else:
+            changes.setdefault(layer, {})[role] = tensor
+    names = layers(list(changes))
+    for layer, parts in changes.items():
+        target = names.get(layer, layer)
+        wrong += _merge_layer(weights, target, layer, parts, scale)
+    if wrong:
+        msg = (
+            f"{source} does not fit the base model: {_listed('unexpected', wrong)}. Give "
+            "the LoRA and the base model that belong together."
+        )
+        raise ValueError(msg)
+    return weights
+
+
+def _merge_layer(
+    weights: Weights, target: str, layer: str, parts: Weights, scale: float
+) -> list[str]:
+    """Change one layer; returns what does not fit."""
+    wrong = []
+    matrix, bias = f"{target}.weight", f"{target}.bias"
+    if ("down" in parts) != ("up" in parts) or set(parts) == {"alpha"}:
+        wrong.append(f"{layer} (one factor of two is missing)")
+    elif "down" in parts:
+        down, up = parts["down"].float(), parts["up"].float()
+        rank = len(down)
+        strength = scale * float(parts.get("alpha", torch.tensor(rank))) / rank
+        # convolutions: the first factor has their kernel, the second is 1x1
+        product = strength * (up.flatten(1) @ down.flatten(1))
+        wrong += _add(weights, matrix, product, layer)
+    if "weight" in parts:
+        wrong += _add(weights, matrix, scale * parts["weight"].float(), layer)
+    if "bias" in parts:
+        wrong += _add(weights, bias, scale * parts["bias"].float(), layer)
+    return wrong
+
+
+def _add(weights: Weights, name: str, change: Tensor, layer: str) -> list[str]:
+    if name not in weights:
+        return [layer]
+    old = weights[name]
+    if old.numel() != change.numel() or len(old) != len(change):
+        return [f"{layer} {tuple(change.shape)} for {tuple(old.shape)}"]
+    weights[name] = (old.float() + change.reshape(old.shape)).to(old.dtype)
+    return []

@@ -1,0 +1,528 @@
+r"""Any few-step model of diffusers as a consistency model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepinv_lvtino.models._memory import Offload, Part
+from deepinv_lvtino.models._tiling import Tiles, tiled
+from deepinv_lvtino.models.consistency import ConsistencyModel
+from deepinv_lvtino.models.noise_schedules import NoiseSchedule
+
+Conditioning = Mapping[str, Any]
+Call = Callable[[nn.Module, Tensor, Tensor, dict[str, Any]], Tensor]
+
+#: What a network may predict, see :func:`clean_latent`.
+PREDICTIONS = ("noise", "velocity", "v", "clean")
+
+
+_LARGE_FRAME = 512 * 512
+
+
+def clean_latent(
+    prediction: str, noisy: Tensor, output: Tensor, alpha: float, sigma: float
+) -> Tensor:
+    r"""
+    Clean latent from what a network predicts, in double precision.
+
+    With :math:`z_t = a z_0 + s \varepsilon`:
+
+    * ``'noise'``: the output is :math:`\varepsilon`, and
+      :math:`z_0 = (z_t - s \varepsilon) / a`;
+    * ``'velocity'`` (rectified flow, :math:`a + s = 1`): the output is
+      :math:`\varepsilon - z_0`, and :math:`z_0 = z_t - s v`;
+    * ``'v'`` (variance preserving, :math:`a^2 + s^2 = 1`): the output is
+      :math:`a \varepsilon - s z_0`, and :math:`z_0 = a z_t - s v`;
+    * ``'clean'``: the output is :math:`z_0`.
+
+    :param str prediction: one of these.
+    :param torch.Tensor noisy: :math:`z_t`.
+    :param torch.Tensor output: the network's output, shape of ``noisy``.
+    :param float alpha: :math:`a`.
+    :param float sigma: :math:`s`.
+    :return: (:class:`torch.Tensor`) :math:`z_0`, shape and dtype of ``noisy``.
+    :raises ValueError: if ``prediction`` is unknown, or the shapes differ.
+    """
+    if prediction not in PREDICTIONS:
+        names = ", ".join(map(repr, PREDICTIONS))
+        msg = f"`prediction` must be one of {names}; got {prediction!r}."
+        raise ValueError(msg)
+    if output.shape != noisy.shape:
+        msg = (
+            f"the network's output has shape {tuple(output.shape)}; expected that of its "
+            f"input, {tuple(noisy.shape)}."
+        )
+        raise ValueError(msg)
+    if prediction == "clean":
+        return output.to(noisy.dtype)
+    # Apple's GPUs have no double precision
+    double = torch.float32 if noisy.device.type == "mps" else torch.float64
+    z, out = noisy.to(double), output.to(double)
+    if prediction == "noise":
+        clean = (z - sigma * out) / alpha
+    elif prediction == "velocity":
+        clean = z - sigma * out
+    else:
+        clean = alpha * z - sigma * out
+    return clean.to(noisy.dtype)
+
+
+class DiffusersConsistencyModel(ConsistencyModel):
+    r"""
+    A network and an autoencoder of diffusers as a consistency model.
+
+    The autoencoder gives posterior means, normalised as its configuration says; the
+    network's prediction becomes the clean latent by :func:`clean_latent`. Both follow the
+    device of the video they are given, so that ``.to(device)`` is never needed.
+
+    Image models get their frames in batches of ``frame_batch``, video models one video at
+    a time. Latents are kept in the video's precision (at least float32), whatever that of
+    the networks.
+
+    :param torch.nn.Module network: transformer or UNet, called as
+        ``network(latent, timestep, **conditioning, return_dict=False)[0]``, or as ``call``
+        says.
+    :param torch.nn.Module autoencoder: autoencoder with ``encode(x).latent_dist`` and
+        ``decode(z, return_dict=False)[0]`` on values in [-1, 1], and a ``config``.
+    :param NoiseSchedule schedule: noise levels; the network gets the time as it is.
+    :param str prediction: ``'noise'``, ``'velocity'``, ``'v'`` or ``'clean'``.
+    :param dict conditioning: further arguments of the network (embeddings of the prompt,
+        …): tensors with a batch axis of length one, other values, or dictionaries of them.
+    :param dict negative: conditioning of the negative prompt, for ``guidance``.
+    :param float guidance: classifier-free guidance; 1 is none, and one evaluation.
+    :param Callable call: ``(network, latent, timestep, conditioning)`` to prediction, for
+        networks with other arguments or another layout of their input.
+    :param torch.Tensor latent_mean: subtracted from latents, one value or one per channel;
+        by default what the autoencoder's configuration says.
+    :param torch.Tensor latent_std: latents are divided by this; likewise.
+    :param dict decode_arguments: further arguments of the autoencoder's ``decode``.
+    :param bool per_frame: whether this is an image model.
+    :param bool shared_noise: whether one noise tensor serves all frames.
+    :param tuple[int, int, int] multiple: see :class:`ConsistencyModel`; by default from
+        the configurations.
+    :param int frame_offset: see :class:`ConsistencyModel`; 1 for video models by default.
+    :param float pixel_scale: see :class:`ConsistencyModel`. The default is the standard
+        deviation of natural images, which is what one unit of a normalised latent stands
+        for if the autoencoder is about linear; :meth:`measure_pixel_scale` measures it.
+    :param bool clip: clip videos to [0, 1] before the encoder.
+    :param int frame_batch: frames of an image model that are worked on at once (by the
+        autoencoder, if they are no larger than 512×512; else it takes them one by one).
+    :param Tiles, str tiling: how frames are cut for the autoencoder; ``None`` for whole
+        frames; ``'auto'`` cuts large ones.
+    :param bool, str offload: ``'auto'``: networks leave the GPU when another one needs the
+        room; ``True``: after every use; ``False``: never.
+    :param bool channels_last: memory format of 2-D convolutions that suits tensor cores.
+    :param bool compile: compile the network (:func:`torch.compile`).
+    :raises ValueError: if an argument is none of those listed.
+
+    |sep|
+
+    :Examples:
+
+        Stable Diffusion 1.5 distilled by LCM, once its parts are loaded::
+
+            model = DiffusersConsistencyModel(
+                unet,
+                vae,
+                VariancePreserving(),
+                prediction="noise",
+                conditioning={"encoder_hidden_states": prompt_embeds},
+                per_frame=True,
+                shared_noise=True,
+            )
+    """
+
+    #: The solver need not compare devices: networks go where the video is.
+    follows_device = True
+
+    def __init__(
+        self,
+        network: nn.Module,
+        autoencoder: nn.Module,
+        schedule: NoiseSchedule,
+        *,
+        prediction: str,
+        conditioning: Conditioning | None = None,
+        negative: Conditioning | None = None,
+        guidance: float = 1.0,
+        call: Call | None = None,
+        latent_mean: Tensor | float | None = None,
+        latent_std: Tensor | float | None = None,
+        decode_arguments: Conditioning | None = None,
+        per_frame: bool = False,
+        shared_noise: bool = False,
+        multiple: tuple[int, int, int] | None = None,
+        frame_offset: int | None = None,
+        pixel_scale: float = 0.25,
+        clip: bool | None = None,
+        frame_batch: int = 8,
+        tiling: Tiles | str | None = "auto",
+        offload: Offload = "auto",
+        channels_last: bool = False,
+        compile: bool = False,
+    ) -> None:
+        if prediction not in PREDICTIONS:
+            names = ", ".join(map(repr, PREDICTIONS))
+            msg = f"`prediction` must be one of {names}; got {prediction!r}."
+            raise ValueError(msg)
+        if frame_batch < 1:
+            msg = f"`frame_batch` must be 1 or more; got {frame_batch}."
+            raise ValueError(msg)
+        if guidance != 1 and negative is None:
+            msg = f"`guidance`={guidance} needs `negative`, the negative conditioning."
+            raise ValueError(msg)
+        self.spatial, self.temporal = compression(autoencoder, per_frame)
+        super().__init__(
+            schedule,
+            pixel_scale=pixel_scale,
+            per_frame=per_frame,
+            shared_noise=shared_noise,
+            multiple=multiple or _multiple(network, self.spatial, self.temporal),
+            frame_offset=int(not per_frame) if frame_offset is None else frame_offset,
+        )
+        self.network = network
+        self.autoencoder = autoencoder
+        self.prediction = prediction
+        self.conditioning = dict(conditioning or {})
+        self.negative = None if negative is None else dict(negative)
+        self.guidance = guidance
+        self.call = call or call_network
+        self.latent_mean, self.latent_std = _normalisation(
+            autoencoder, latent_mean, latent_std
+        )
+        self.decode_arguments = dict(decode_arguments or {})
+        self.clip = per_frame if clip is None else clip
+        self.frame_batch = frame_batch
+        self.tiles = _tiles(tiling, per_frame)
+        self._parts = {
+            "network": Part("network", network, offload),
+            "autoencoder": Part("autoencoder", autoencoder, offload),
+        }
+        if channels_last:
+            for module in (network, autoencoder):
+                _channels_last(module)
+        if compile:
+            getattr(network, "compile_repeated_blocks", network.compile)()
+        self.eval().requires_grad_(False)
+
+    @property
+    def offload(self) -> Offload:
+        r"""When networks leave the GPU."""
+        return self._parts["network"].offload
+
+    @offload.setter
+    def offload(self, offload: Offload) -> None:
+        for part in self._parts.values():
+            part.offload = offload
+
+    def encode(self, x: Tensor) -> Tensor:
+        if self.clip:
+            x = x.clamp(0, 1)
+        pieces = []
+        for piece in self._pieces(x, self._frames_to_autoencode(x.shape, 1)):
+            mean = self._on_device("autoencoder", partial(self._encode, x=piece), x)
+            pieces.append(mean.to(torch.promote_types(x.dtype, torch.float32)))
+        latent = _unfold(pieces, len(x), self.per_frame)
+        return (latent - _channel(self.latent_mean, latent)) / _channel(
+            self.latent_std, latent
+        )
+
+    def denoise(self, latent: Tensor, t: float) -> Tensor:
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        pieces = []
+        for piece in self._pieces(latent, self.frame_batch):
+            predict = partial(self._predict, latent=piece, t=t)
+            output = self._on_device("network", predict, latent)
+            pieces.append(clean_latent(self.prediction, piece, output, alpha, sigma))
+        return _unfold(pieces, len(latent), self.per_frame)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        latent = latent * _channel(self.latent_std, latent) + _channel(
+            self.latent_mean, latent
+        )
+        pieces = []
+        count = self._frames_to_autoencode(latent.shape, self.spatial)
+        for piece in self._pieces(latent, count):
+            decode = partial(self._decode, latent=piece)
+            video = self._on_device("autoencoder", decode, latent)
+            pieces.append(video.to(latent.dtype).add_(1).div_(2))
+        return _unfold(pieces, len(latent), self.per_frame)
+
+    @torch.no_grad()
+    def measure_pixel_scale(
+        self, x: Tensor, step: float = 0.1, generator: torch.Generator | None = None
+    ) -> float:
+        r"""
+        Measure ``pixel_scale`` on a video, by disturbing its latent, and keep it.
+
+        .. math::
+
+            c = \operatorname{rms}\left( D(z + h \varepsilon) - D(z) \right) / h
+
+        :param torch.Tensor x: video in [0, 1], shape ``(B, C, T, H, W)``.
+        :param float step: :math:`h`.
+        :param torch.Generator generator: generator of :math:`\varepsilon`.
+        :return: (float) :math:`c`.
+        """
+        latent = self.encode(self.pad(x))
+        noise = torch.randn(
+            latent.shape, generator=generator, dtype=latent.dtype, device=latent.device
+        )
+        moved = self.decode(latent + step * noise) - self.decode(latent)
+        self.pixel_scale = float(moved.square().mean().sqrt()) / step
+        return self.pixel_scale
+
+    def conditions(self, latent: Tensor, conditioning: Conditioning) -> dict[str, Any]:
+        r"""
+        Arguments of the network for a batch; models with more of them extend this.
+
+        :param torch.Tensor latent: noisy latents that the network is given.
+        :param dict conditioning: conditioning of the prompt, or of the negative prompt.
+        :return: (dict) the arguments, tensors on the device and for the batch.
+        """
+        return {key: self._fit(value, latent) for key, value in conditioning.items()}
+
+    def _fit(self, value: Any, latent: Tensor) -> Any:
+        if isinstance(value, Mapping):
+            return {key: self._fit(inner, latent) for key, inner in value.items()}
+        if not isinstance(value, Tensor):
+            return value
+        if value.ndim == 0 or len(value) != 1:
+            msg = (
+                "tensors in `conditioning` must have a batch axis of length one; got "
+                f"shape {tuple(value.shape)}."
+            )
+            raise ValueError(msg)
+        dtype = dtype_of(self.network) if value.is_floating_point() else value.dtype
+        value = value.to(latent.device, dtype)
+        return value.expand(len(latent), *value.shape[1:])
+
+    def _frames_to_autoencode(self, shape: torch.Size, scale: int) -> int:
+        """Autoencoders need more memory than networks: large frames go one by one."""
+        pixels = shape[-2] * shape[-1] * scale**2
+        return self.frame_batch if pixels <= _LARGE_FRAME else 1
+
+    def _pieces(self, x: Tensor, num_frames: int) -> Iterator[Tensor]:
+        """What the networks see at once: some frames, or one video."""
+        for video in x:
+            if self.per_frame:
+                yield from video.transpose(0, 1).split(num_frames)
+            else:
+                yield video[None]
+
+    def _on_device(
+        self, name: str, function: Callable[[nn.Module], Tensor], like: Tensor
+    ) -> Tensor:
+        return self._parts[name].run(function, like.device, self._settings(name))
+
+    def _settings(self, name: str) -> dict[str, str]:
+        """What can still be changed when memory runs out."""
+        found = {}
+        if self.per_frame and self.frame_batch > 1:
+            found["`frame_batch=1`"] = "fewer frames at once"
+        if self.offload is not True:
+            found["`offload=True`"] = "one network on the device at a time"
+        if name == "autoencoder":
+            side = "" if self.tiles is None else f" below {self.tiles.side}"
+            found["`tiling=Tiles(side=...)`"] = f"smaller tiles, side{side}"
+        if dtype_of(self.network).itemsize > 2:
+            found["`dtype=torch.bfloat16`"] = "half of the memory"
+        found["a smaller video"] = "fewer frames or pixels"
+        return found
+
+    @torch.no_grad()
+    def _encode(self, network: nn.Module, x: Tensor) -> Tensor:
+        def mean(cut: Tensor) -> Tensor:
+            return network.encode(cut).latent_dist.mode()  # type: ignore[operator]
+
+        return self._tiled(mean, (2 * x - 1).to(dtype_of(network)), 1, self.spatial)
+
+    @torch.no_grad()
+    def _decode(self, network: nn.Module, latent: Tensor) -> Tensor:
+        arguments = {
+            key: self._fit(value, latent)
+            for key, value in self.decode_arguments.items()
+        }
+
+        def video(cut: Tensor) -> Tensor:
+            return network.decode(cut, **arguments, return_dict=False)[0]  # type: ignore[operator]
+
+        return self._tiled(video, latent.to(dtype_of(network)), self.spatial, 1)
+
+    def _tiled(
+        self, function: Callable[[Tensor], Tensor], x: Tensor, inputs: int, outputs: int
+    ) -> Tensor:
+        if self.tiles is None:
+            return function(x)
+        return tiled(
+            function,
+            x,
+            self.tiles,
+            grid=max(self.multiple[1], self.spatial),
+            inputs=inputs,
+            outputs=outputs,
+        )
+
+    @torch.no_grad()
+    def _predict(self, network: nn.Module, latent: Tensor, t: float) -> Tensor:
+        z = latent.to(dtype_of(network))
+        timestep = torch.full((len(z),), float(t), device=z.device)
+        output = self.call(network, z, timestep, self.conditions(z, self.conditioning))
+        if self.guidance != 1 and self.negative is not None:
+            without = self.call(
+                network, z, timestep, self.conditions(z, self.negative)
+            ).to(torch.float32)
+            output = without + self.guidance * (output - without)
+        return output
+
+
+def call_network(
+    network: nn.Module, latent: Tensor, timestep: Tensor, conditioning: dict[str, Any]
+) -> Tensor:
+    r"""
+    Call a network in the way of most transformers and UNets of diffusers.
+
+    :param torch.nn.Module network: the network.
+    :param torch.Tensor latent: noisy latents, first argument.
+    :param torch.Tensor timestep: times, one per latent; by its name ``timestep``.
+    :param dict conditioning: further arguments by name.
+    :return: (:class:`torch.Tensor`) the prediction.
+    """
+    return network(latent, timestep=timestep, **conditioning, return_dict=False)[0]
+
+
+def dtype_of(network: nn.Module) -> torch.dtype:
+    r"""
+    Precision that a network computes in.
+
+    :param torch.nn.Module network: the network.
+    :return: (torch.dtype) that of most of its parameters (some may be kept in single
+        precision); float32 if it has none.
+    """
+    sizes: dict[torch.dtype, int] = {}
+    for parameter in network.parameters():
+        if parameter.is_floating_point():
+            sizes[parameter.dtype] = sizes.get(parameter.dtype, 0) + parameter.numel()
+    return max(sizes, key=lambda dtype: sizes[dtype], default=torch.float32)
+
+
+def compression(autoencoder: nn.Module, per_frame: bool) -> tuple[int, int]:
+    r"""
+    Pixels per latent along height and width, and frames per latent.
+
+    :param torch.nn.Module autoencoder: autoencoder with a ``config`` or with the
+        attributes that diffusers gives it.
+    :param bool per_frame: whether it encodes images.
+    :return: (tuple[int, int]) both factors.
+    :raises ValueError: if neither says them.
+    """
+    config = getattr(autoencoder, "config", {})
+    spatial = _first(
+        getattr(config, "scale_factor_spatial", None),
+        getattr(autoencoder, "spatial_compression_ratio", None),
+    )
+    blocks = getattr(config, "block_out_channels", None)
+    if spatial is None and blocks is not None:
+        spatial = 2 ** (len(blocks) - 1)
+    temporal = 1
+    if not per_frame:
+        temporal = _first(
+            getattr(config, "scale_factor_temporal", None),
+            getattr(autoencoder, "temporal_compression_ratio", None),
+        )
+    if spatial is None or temporal is None:
+        msg = (
+            f"`autoencoder` ({type(autoencoder).__name__}) does not say how much it "
+            "compresses; give it `spatial_compression_ratio` and, for video, "
+            "`temporal_compression_ratio`."
+        )
+        raise ValueError(msg)
+    return int(spatial), int(temporal)
+
+
+def _setting(module: nn.Module, name: str) -> Any:
+    """An entry of the configuration, or an attribute (LTX has buffers) without one."""
+    config = getattr(module, "config", {})
+    return getattr(config if name in config else module, name, None)
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _multiple(network: nn.Module, spatial: int, temporal: int) -> tuple[int, int, int]:
+    """Sizes that pass through patches or resolutions without a remainder."""
+    config = getattr(network, "config", {})
+    patch = getattr(config, "patch_size", None)
+    blocks = getattr(config, "block_out_channels", None)
+    inner = 1
+    if patch is not None:
+        inner = patch if isinstance(patch, int) else patch[-1]
+    elif blocks is not None:
+        inner = 2 ** (len(blocks) - 1)
+    return temporal, spatial * inner, spatial * inner
+
+
+def _normalisation(
+    autoencoder: nn.Module, mean: Tensor | float | None, std: Tensor | float | None
+) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of latents, one value or one per channel."""
+    config = getattr(autoencoder, "config", {})
+    if mean is None:
+        mean = _first(
+            _setting(autoencoder, "latents_mean"),
+            getattr(config, "shift_factor", None),
+            0.0,
+        )
+    if std is None:
+        deviation = torch.as_tensor(
+            _first(
+                _setting(autoencoder, "latents_std"),
+                1.0,
+            )
+        )
+        std = deviation / (getattr(config, "scaling_factor", None) or 1.0)
+    return tuple(  # type: ignore[return-value]
+        torch.as_tensor(value, dtype=torch.float64).detach().cpu().flatten()
+        for value in (mean, std)
+    )
+
+
+def _channel(value: Tensor, latent: Tensor) -> Tensor:
+    if value.numel() not in (1, latent.shape[1]):
+        msg = (
+            f"`latent_mean` and `latent_std` must have one value or one per channel "
+            f"({latent.shape[1]}); got {value.numel()}."
+        )
+        raise ValueError(msg)
+    return value.to(latent.dtype).to(latent.device).view(-1, 1, 1, 1)
+
+
+def _unfold(pieces: list[Tensor], num_videos: int, per_frame: bool) -> Tensor:
+    """The inverse of cutting a batch of videos into pieces."""
+    if not per_frame:
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+    frames = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+    return frames.unflatten(0, (num_videos, -1)).transpose(1, 2)
+
+
+def _tiles(tiling: Tiles | str | None, per_frame: bool) -> Tiles | None:
+    if tiling is None or isinstance(tiling, Tiles):
+        return tiling
+    if tiling != "auto":
+        msg = f'`tiling` must be "auto", a Tiles or None; got {tiling!r}.'
+        raise ValueError(msg)
+    return Tiles(1536, 256) if per_frame else Tiles(768, 128)
+
+
+def _channels_last(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(
+                memory_format=torch.channels_last
+            )

@@ -1,0 +1,305 @@
+r"""Stable Diffusion XL with a few-step distillation (DMD2, LCM, …) as an image prior."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepinv_lvtino.models._checkpoints import (
+    Source,
+    build,
+    fill,
+    is_lora,
+    locate,
+    merge_lora,
+    need,
+    read_file,
+    read_folder,
+    without_prefix,
+)
+from deepinv_lvtino.models._lora_names import UNetNames
+from deepinv_lvtino.models._prompts import (
+    embed_clip,
+    load_embeddings,
+    save_embeddings,
+)
+from deepinv_lvtino.models.adapter import Conditioning, DiffusersConsistencyModel
+from deepinv_lvtino.models.noise_schedules import NoiseSchedule, VariancePreserving
+from deepinv_lvtino.models.wan import placement, read_checkpoint
+
+#: Base model, in the layout of diffusers.
+SDXL_REPOSITORY = "stabilityai/stable-diffusion-xl-base-1.0"
+#: DMD2's four-step UNet.
+SDXL_CHECKPOINT = "tianweiy/DMD2/dmd2_sdxl_4step_unet_fp16.bin"
+#: Autoencoder that is safe in half precision.
+SDXL_AUTOENCODER = "madebyollin/sdxl-vae-fp16-fix"
+#: Prompt of the published runs.
+SDXL_PROMPT = "a high resolution photo"
+
+
+class SDXLConsistencyModel(DiffusersConsistencyModel):
+    r"""
+    SDXL's UNet and autoencoder as a frame-wise image consistency model.
+
+    The UNet predicts the noise, in the variance-preserving convention. It is told the size
+    of the frames, with no crop. Frames are clipped to [0, 1] before the encoder, and
+    latents are posterior means. One noise tensor serves all frames, as in the published
+    system :footcite:p:`spagnoletti2025lvtino`, unless ``shared_noise=False``.
+
+    Weights come by :meth:`from_pretrained`.
+
+    :param torch.nn.Module unet: diffusers' ``UNet2DConditionModel``; if it was distilled
+        for a given guidance (LCM), it is told ``guidance_embedding``.
+    :param torch.nn.Module autoencoder: diffusers' ``AutoencoderKL``.
+    :param torch.Tensor prompt_embeds: embedding of the prompt, ``(1, tokens, dim)``.
+    :param torch.Tensor pooled_prompt_embeds: pooled embedding, ``(1, dim)``.
+    :param NoiseSchedule schedule: noise levels; those of Stable Diffusion by default.
+    :param str prediction: what the UNet predicts: ``'noise'``, ``'v'`` or ``'clean'``
+        (SDXL-Lightning's one-step UNet).
+    :param dict negative: embeddings of a negative prompt by the same names, for
+        ``guidance``.
+    :param bool shared_noise: whether one noise tensor serves all frames.
+    :param float guidance_embedding: guidance that an LCM's UNet is told.
+    :param options: as of :class:`DiffusersConsistencyModel`: ``guidance``,
+        ``pixel_scale``, ``clip``, ``frame_batch``, ``tiling``, ``offload``,
+        ``channels_last``, ``compile``.
+
+    |sep|
+
+    .. footbibliography::
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        autoencoder: nn.Module,
+        prompt_embeds: Tensor,
+        pooled_prompt_embeds: Tensor,
+        *,
+        schedule: NoiseSchedule | None = None,
+        prediction: str = "noise",
+        negative: Mapping[str, Tensor] | None = None,
+        shared_noise: bool = True,
+        guidance_embedding: float = 8.0,
+        **options: Any,
+    ) -> None:
+        embeddings = {
+            "prompt_embeds": prompt_embeds,
+            "pooled_prompt_embeds": pooled_prompt_embeds,
+        }
+        super().__init__(
+            unet,
+            autoencoder,
+            VariancePreserving() if schedule is None else schedule,
+            prediction=prediction,
+            conditioning=embeddings,
+            negative=negative,
+            per_frame=True,
+            shared_noise=shared_noise,
+            **options,
+        )
+        self.guidance_embedding = guidance_embedding
+
+    def conditions(self, latent: Tensor, conditioning: Conditioning) -> dict[str, Any]:
+        fitted = super().conditions(latent, conditioning)
+        height, width = (size * self.spatial for size in latent.shape[-2:])
+        size = torch.tensor(
+            [[height, width, 0, 0, height, width]],
+            dtype=torch.float32,
+            device=latent.device,
+        )
+        arguments: dict[str, Any] = {
+            "encoder_hidden_states": fitted["prompt_embeds"],
+            "added_cond_kwargs": {
+                "text_embeds": fitted["pooled_prompt_embeds"],
+                "time_ids": size.expand(len(latent), -1),
+            },
+        }
+        features = getattr(self.network.config, "time_cond_proj_dim", None)
+        if features is not None:
+            told = guidance_features(self.guidance_embedding - 1, features)
+            arguments["timestep_cond"] = told.to(latent).expand(len(latent), -1)
+        return arguments
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained: Source = SDXL_REPOSITORY,
+        checkpoint: Source | None = SDXL_CHECKPOINT,
+        *,
+        autoencoder: Source | None = SDXL_AUTOENCODER,
+        prompt: str = SDXL_PROMPT,
+        embeddings: Source | Mapping[str, Tensor] | None = None,
+        negative_prompt: str | None = None,
+        lora_scale: float = 1.0,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        revision: str | None = None,
+        checkpoint_revision: str | None = None,
+        cache_dir: Source | None = None,
+        local_files_only: bool = False,
+        **options: Any,
+    ) -> SDXLConsistencyModel:
+        r"""
+        Load from the Hugging Face Hub, from its cache or from local files.
+
+        The prompt is embedded once, on ``device``; the text encoders are then freed, and
+        they are not loaded at all if ``embeddings`` are given.
+
+        :param str, pathlib.Path pretrained: base model in the layout of diffusers: a
+            repository ``'owner/name'`` or a folder.
+        :param str, pathlib.Path checkpoint: few-step weights, a local path or
+            ``'owner/name/path/in/repository'``: a UNet in a PyTorch file as DMD2's, in a
+            safetensors file or in a folder in the layout of diffusers (whose configuration
+            then counts), or a LoRA on the base model. ``None`` if the base model is itself
+            distilled (SDXL-Turbo).
+        :param str, pathlib.Path autoencoder: autoencoder, a repository or a folder;
+            ``None`` for that of the base model.
+        :param str prompt: the prompt.
+        :param embeddings: embeddings instead of the prompt, as :meth:`save_embeddings`
+            writes them, or ``{"prompt_embeds": …, "pooled_prompt_embeds": …}``.
+        :param str negative_prompt: negative prompt, for ``guidance``; none by default.
+        :param float lora_scale: strength of a LoRA.
+        :param torch.dtype dtype: precision of the networks; float16 on a GPU by default,
+            else float32.
+        :param torch.device device: where the prompt is embedded and the networks go; by
+            default a GPU if there is one.
+        :param str revision: branch, tag or commit of ``pretrained`` on the Hub.
+        :param str checkpoint_revision: likewise, of ``checkpoint``.
+        :param str, pathlib.Path cache_dir: cache of the Hub.
+        :param bool local_files_only: use nothing but the cache and local files.
+        :param options: further arguments of the class.
+        :return: (:class:`SDXLConsistencyModel`) the model.
+        :raises ImportError: if the extra ``diffusers`` is not installed.
+        :raises FileNotFoundError: if a file is not there, or cannot be fetched.
+        :raises ValueError: if a file holds other weights than expected: missing and
+            unexpected names are listed.
+        """
+        diffusers = need("diffusers")
+        device, dtype = placement(device, dtype, torch.float16)
+        hub: dict[str, Any] = {
+            "cache_dir": cache_dir,
+            "local_files_only": local_files_only,
+        }
+        found, low_rank = None, False
+        if checkpoint is not None:
+            found = locate(checkpoint, revision=checkpoint_revision, **hub)
+            low_rank = found.is_file() and is_lora(read_file(found))
+        base_needed = found is None or low_rank
+        folder = locate(
+            pretrained,
+            sdxl_files(
+                unet=base_needed,
+                text=embeddings is None or negative_prompt is not None,
+                autoencoder=autoencoder is None,
+            ),
+            revision=revision,
+            **hub,
+        )
+        unet, source = _config_folder(found, "unet"), found or folder / "unet"
+        network = build(diffusers.UNet2DConditionModel, unet or folder / "unet")
+        if base_needed:
+            weights = read_folder(folder / "unet")
+        else:
+            weights = read_checkpoint(source, "unet")
+            weights = without_prefix(weights, ("feedforward_model.", "unet.", "model."))
+        if low_rank:
+            weights = merge_lora(
+                weights,
+                read_file(source),
+                UNetNames(network),
+                scale=lora_scale,
+                source=source,
+            )
+        fill(network, weights, source=source, dtype=dtype)
+        place = folder / "vae"
+        if autoencoder is not None:
+            place = locate(autoencoder, SDXL_AUTOENCODER_FILES, **hub)
+        vae = build(diffusers.AutoencoderKL, place)
+        # the first autoencoder of SDXL overflows in half precision
+        overflows = vae.config.force_upcast  # type: ignore[union-attr]
+        precise = torch.float32 if overflows and dtype == torch.float16 else dtype
+        fill(vae, read_folder(place), source=place, dtype=precise)
+        if embeddings is None:
+            embedded = embed_clip(folder, prompt, dtype=dtype, device=device)
+        else:
+            dim: int = network.config.cross_attention_dim  # type: ignore[union-attr,assignment]
+            embedded = load_embeddings(
+                embeddings,
+                {"prompt_embeds": (1, None, dim), "pooled_prompt_embeds": (1, None)},
+            )
+        if negative_prompt is not None:
+            options["negative"] = embed_clip(
+                folder, negative_prompt, dtype=dtype, device=device
+            )
+        model = cls(
+            network,
+            vae,
+            embedded["prompt_embeds"],
+            embedded["pooled_prompt_embeds"],
+            **options,
+        )
+        if model.offload is not True:
+            model.to(device)
+        return model
+
+    def save_embeddings(self, path: Source) -> None:
+        r"""
+        Write the embeddings of the prompt, to be given as ``embeddings`` the next time.
+
+        :param str, pathlib.Path path: file ending in ``.safetensors``.
+        """
+        save_embeddings(path, self.conditioning)
+
+
+#: Files of the autoencoder's repository that are needed.
+SDXL_AUTOENCODER_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
+
+
+def sdxl_files(*, unet: bool, text: bool, autoencoder: bool) -> list[str]:
+    r"""
+    Files of the base model that are needed, half precision where there is a choice.
+
+    :param bool unet: whether the weights of the UNet are.
+    :param bool text: whether tokenizers and text encoders are.
+    :param bool autoencoder: whether the autoencoder is.
+    :return: (list[str]) patterns.
+    """
+    files = ["model_index.json", "unet/config.json"]
+    if unet:
+        files.append("unet/diffusion_pytorch_model.fp16.safetensors")
+    if autoencoder:
+        files += ["vae/config.json", "vae/diffusion_pytorch_model.fp16.safetensors"]
+    if text:
+        for number in ("", "_2"):
+            files += [
+                f"tokenizer{number}/*",
+                f"text_encoder{number}/config.json",
+                f"text_encoder{number}/model.fp16.safetensors",
+            ]
+    return files
+
+
+def guidance_features(guidance: float, width: int) -> Tensor:
+    r"""
+    Sinusoidal features of a guidance scale, for networks distilled with it (LCM).
+
+    :param float guidance: guidance minus one.
+    :param int width: number of features.
+    :return: (torch.Tensor) features, ``(1, width)``.
+    """
+    half = width // 2
+    rates = 10000 ** (-torch.arange(half, dtype=torch.float64) / max(half - 1, 1))
+    angles = 1000 * guidance * rates
+    features = torch.cat([angles.sin(), angles.cos()])
+    return torch.nn.functional.pad(features, (0, width % 2))[None]
+
+
+def _config_folder(found: Any, subfolder: str) -> Any:
+    """Folder whose configuration describes a checkpoint, if it brings one."""
+    if found is None or found.is_file():
+        return None
+    return found / subfolder if (found / subfolder).is_dir() else found
