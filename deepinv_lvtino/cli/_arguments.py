@@ -41,11 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
     _restore(commands)
     _degrade(commands)
     _demo(commands)
-    commands.add_parser(
-        "info",
-        help="versions, devices, problems and models",
-        description="Report versions, devices, problems and models.",
-    )
+    _download(commands)
+    _info(commands)
     return parser
 
 
@@ -96,6 +93,7 @@ the result is a guess). A report of `degrade` beside INPUT gives the default opt
         "--simulate (jpeg: 0.005), else 0.01, which suits an 8-bit compressed file",
     )
     _solver(parser, samples=1)
+    _models(parser)
     _common(parser)
 
 
@@ -157,6 +155,97 @@ and restored.json.""",
     )
     _solver(parser, samples=8)
     _common(parser)
+
+
+def _download(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "download",
+        help="fetch the weights of the published models",
+        description="Fetch the weights of the published models from the Hugging Face Hub, "
+        "into its cache or a folder. What was interrupted goes on where it stopped.",
+    )
+    parser.add_argument(
+        "models",
+        nargs="*",
+        type=_published_model,
+        metavar="MODEL",
+        help="wan (the video model), sdxl (the image model); default: both",
+    )
+    parser.add_argument(
+        "--to",
+        metavar="FOLDER",
+        help="folder to write into, for `restore --weights`; default: the Hub's cache",
+    )
+    parser.add_argument(
+        "--revision",
+        action="append",
+        type=_revision,
+        metavar="REPOSITORY=COMMIT",
+        help="commit, tag or branch of a repository; can be repeated",
+    )
+    _offline(parser)
+
+
+def _info(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "info",
+        help="versions, devices, problems and models",
+        description="Report versions, devices, problems and models.",
+    )
+    parser.add_argument(
+        "--model",
+        choices=("wan",),
+        help="also estimate the memory of the published models, nothing being loaded",
+    )
+    _size(parser, "size of the video; default: 1280x768", default=(1280, 768))
+    parser.add_argument(
+        "--frames",
+        type=_positive,
+        default=25,
+        metavar="N",
+        help="frames of the video; default: 25",
+    )
+
+
+def _models(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("models")
+    group.add_argument(
+        "--model",
+        choices=("embedded", "wan"),
+        default="embedded",
+        help="embedded (default), or wan: Wan 2.1 and SDXL, as published; see `download`",
+    )
+    group.add_argument(
+        "--weights",
+        metavar="FOLDER",
+        help="folder of `download --to`; default: the Hub's cache",
+    )
+    group.add_argument("--prompt", metavar="TEXT", help="prompt for both models")
+    group.add_argument(
+        "--offload",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="when networks leave the GPU; default: when another one needs the room",
+    )
+    group.add_argument(
+        "--frame-batch",
+        type=_positive,
+        metavar="N",
+        help="frames that the image model works on at once; default: 8",
+    )
+    group.add_argument(
+        "--tile",
+        type=_positive,
+        metavar="PIXELS",
+        help="largest side of the tiles that large frames are cut into",
+    )
+    _offline(group)
+
+
+def _offline(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--offline", action="store_true", help="use only what is there already"
+    )
 
 
 def _input(parser: argparse.ArgumentParser, what: str) -> None:
@@ -263,6 +352,21 @@ def _width_height(text: str) -> tuple[int, int]:
         msg = f"expected WIDTHxHEIGHT in pixels, such as 320x192, got {text!r}"
         raise argparse.ArgumentTypeError(msg)
     return int(match[1]), int(match[2])
+
+
+def _published_model(text: str) -> str:
+    if text not in ("wan", "sdxl"):
+        msg = f"expected wan or sdxl, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return text
+
+
+def _revision(text: str) -> tuple[str, str]:
+    match = re.fullmatch(r"([^=/]+/[^=/]+)=([^=\s]+)", text)
+    if match is None:
+        msg = f"expected REPOSITORY=COMMIT, such as owner/name=main, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return match[1], match[2]
 
 
 def _rate(text: str) -> Fraction:

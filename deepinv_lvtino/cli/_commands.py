@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 from deepinv_lvtino.cli._errors import UserError, user_errors
+from deepinv_lvtino.cli._models import download as download
+from deepinv_lvtino.cli._models import print_memory
 from deepinv_lvtino.cli._outputs import beside, check_outputs, staging
 from deepinv_lvtino.cli._report import (
     Stopwatch,
@@ -162,3 +164,6 @@ def info(arguments: argparse.Namespace) -> None:
     for make in (tiny_video, tiny_image):
         first_line = (make.__doc__ or "").strip().splitlines()[0]
         print(f"  {make.__name__}: {first_line}")
+    if arguments.model is not None:
+        width, height = arguments.size
+        print_memory(arguments.frames, height, width)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from deepinv_lvtino import LVTINO, Schedule
 from deepinv_lvtino.cli._errors import UserError, user_errors
+from deepinv_lvtino.cli._models import in_words, published_models
 from deepinv_lvtino.cli._outputs import beside
 from deepinv_lvtino.cli._picture import (
     Row,
@@ -29,6 +30,7 @@ from deepinv_lvtino.cli._report import (
 )
 from deepinv_lvtino.cli._setup import Task, root_mean_square
 from deepinv_lvtino.datasets import write_video
+from deepinv_lvtino.models import OutOfMemory
 from deepinv_lvtino.optim.schedule import DEFAULT_ETA, CalibratedSchedule
 from deepinv_lvtino.physics.problems import Problem
 
@@ -56,13 +58,24 @@ def make_solver(arguments: argparse.Namespace, device: torch.device) -> LVTINO:
 
 
 def solver_for(
-    arguments: argparse.Namespace, problem: Problem, solver: LVTINO
+    arguments: argparse.Namespace,
+    problem: Problem,
+    solver: LVTINO,
+    device: torch.device,
 ) -> LVTINO:
-    """The solver with the schedule of a problem."""
+    """The solver with the schedule of a problem, and the models asked for."""
+    video, image = solver.video_model, solver.image_model
+    schedule = _schedule_for(arguments, problem, solver.schedule)
+    if getattr(arguments, "model", "embedded") != "embedded":
+        video, image = published_models(arguments, device)
+        if problem.name in PUBLISHED_PROBLEMS and arguments.steps is None:
+            schedule = Schedule.published(problem.name)
+        elif problem.linear and arguments.steps is None:
+            schedule = Schedule.calibrated(eta=arguments.eta)
     return LVTINO(
-        solver.video_model,
-        solver.image_model,
-        schedule=_schedule_for(arguments, problem, solver.schedule),
+        video,
+        image,
+        schedule=schedule,
         seed=arguments.seed,
         show_progress_bar=sys.stderr.isatty(),
     )
@@ -205,7 +218,8 @@ def restore_and_write(
     source: str,
 ) -> None:
     """Everything after the measurement: restore, score, write into ``folder``."""
-    solver = solver_for(arguments, task.problem, solver)
+    with watch.stage("load"):
+        solver = solver_for(arguments, task.problem, solver, task.y.device)
     _, frames, height, width = task.physics.img_size
     print(
         f"problem {task.problem.name} ({task.problem.description}), grid "
@@ -213,7 +227,10 @@ def restore_and_write(
         f"{width}x{height}, {frames} frames at {_rate(task)} Hz",
         flush=True,
     )
-    results = solve(task, solver, arguments.samples, watch)
+    try:
+        results = solve(task, solver, arguments.samples, watch)
+    except OutOfMemory as error:
+        raise UserError(in_words(str(error))) from error
     with watch.stage("score"):
         metrics = score(task, results)
     with watch.stage("write"):
