@@ -562,3 +562,19 @@ def test_half_precision_spectral_model_is_finite():
     expected = spectral_video().sae(x, 300.0, noise=torch.zeros_like)
     half = spectral_video().sae(x.half(), 300.0, noise=torch.zeros_like)
     torch.testing.assert_close(half.float(), expected, atol=2e-2, rtol=0)
+
+
+def test_named_start_is_computed_once_for_a_series(problem, monkeypatch):
+    _, y, physics = problem
+    calls = []
+
+    def start(y, physics):
+        calls.append(y)
+        return physics.A_dagger(y)
+
+    monkeypatch.setitem(lvtino.STARTS, "pinv", start)
+    solver = LVTINO(seed=0)
+    mean, _ = solver.sample(y, physics, num_samples=3)
+    assert len(calls) == 1
+    again, _ = solver.sample(y, physics, num_samples=3, init=physics.A_dagger(y))
+    assert torch.equal(again, mean)

@@ -236,17 +236,7 @@ class LVTINO(BaseOptim):
         :raises NotImplementedError: if the operator has no proximal step, and a data step
             of the schedule is one.
         """
-        if not isinstance(physics, Physics):
-            msg = (
-                "`physics` must be a deepinv.physics.Physics; got "
-                f"{type(physics).__name__}."
-            )
-            raise TypeError(msg)
-        self._check_steps(physics)
-        if isinstance(physics, SeparableVideoPhysics):
-            check_video("y", y, size=physics.measurement_size, like=physics.mask)
-        for part in y if isinstance(y, TensorList) else (y,):
-            self._check_measurement(part, physics)
+        self._check_call(y, physics)
         if isinstance(init, dict):
             init = dict(init)  # DeepInverse writes the cost into it
         return super().forward(
@@ -291,12 +281,17 @@ class LVTINO(BaseOptim):
             msg = f"`num_samples` must be 1 or more; got {num_samples}."
             raise ValueError(msg)
         noise = self._noise(seed, noise_source)
+        start: Any = self.custom_init if init is None else _as_init(init)
+        if any(start is named for named in STARTS.values()):
+            self._check_call(y, physics)
+            with torch.no_grad():  # the same for every run: computed once
+                start = start(y, physics)
         statistics: Welford | None = None
         for i in range(num_samples):
             x = self(
                 y,
                 physics,
-                init=init,
+                init=start,
                 noise_source=lambda label, like, i=i: noise(f"s{i}/{label}", like),
             )
             if statistics is None:
@@ -362,6 +357,20 @@ class LVTINO(BaseOptim):
         if noise_source is not None:
             return noise_source
         return global_noise if seed is None else SeededNoise(seed)
+
+    def _check_call(self, y: Tensor, physics: Physics) -> None:
+        """Refuse what no run can use, before anything is computed."""
+        if not isinstance(physics, Physics):
+            msg = (
+                "`physics` must be a deepinv.physics.Physics; got "
+                f"{type(physics).__name__}."
+            )
+            raise TypeError(msg)
+        self._check_steps(physics)
+        if isinstance(physics, SeparableVideoPhysics):
+            check_video("y", y, size=physics.measurement_size, like=physics.mask)
+        for part in y if isinstance(y, TensorList) else (y,):
+            self._check_measurement(part, physics)
 
     def _check_steps(self, physics: Physics) -> None:
         """Refuse steps that the operator cannot take, before any model is evaluated."""

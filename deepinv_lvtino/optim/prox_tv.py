@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,9 @@ CHECK_EVERY = 10
 #: Last iteration after which ADMM's penalty may change (convergence needs an end to it).
 ADAPT_UNTIL = 100
 
+#: Values beyond which the channels of a video are solved one by one.
+LARGE = 2**24
+
 
 @dataclass
 class TVResult:
@@ -53,6 +56,16 @@ class TVResult:
     iterations: int
     gap: float
     converged: bool
+
+
+@dataclass
+class _Part:
+    """Solution of some channels."""
+
+    video: Tensor
+    dual: Tensor
+    iterations: int
+    gap: float
 
 
 @dataclass
@@ -320,7 +333,8 @@ def admm(
         u = W \left[ p + V \left( \frac{1}{1 + \gamma s^2 \mu} - 1 \right) V^{\top} p
         \right], \qquad p = W^{\top} r
 
-    so that nothing is iterated inside (:func:`pencil`).
+    so that nothing is iterated inside (:func:`pencil`). Channels do not mix: those of a
+    large video are solved one after the other, in a third of the memory.
 
     :param problem: the problem.
     :param float tol: relative duality gap to stop at.
@@ -332,46 +346,84 @@ def admm(
     :param float relaxation: over-relaxation, in [1, 2).
     :return: (:class:`TVResult`) the solution.
     """
+    video = torch.empty_like(problem.z, memory_format=torch.contiguous_format)
+    p = _start(problem, dual).contiguous()
+    videos, duals = video.flatten(0, 1), p.flatten(0, 1)  # written part by part
+    iterations, gap, total = 0, 0.0, 0.0
+    for part, place in _channels(problem):
+        found = _admm_part(
+            part, tol, max_iter, duals[place].unsqueeze(1), rho, relaxation
+        )
+        videos[place], duals[place] = found.video[:, 0], found.dual[:, 0]
+        value = float(part.objective(found.video))
+        gap, total = gap + found.gap * value, total + value
+        iterations = max(iterations, found.iterations)
+        del found
+    gap /= max(total, 1e-30)
+    return TVResult(video, p, iterations, gap, gap <= tol)
+
+
+def _channels(problem: _Problem) -> Iterator[tuple[_Problem, slice]]:
+    """The problem of each channel of each video, as many at a time as are not large."""
+    z, y, physics = problem.z, problem.y, problem.physics
+    if physics is not None:
+        physics, y = physics.of_one_channel(), y.flatten(0, 1).unsqueeze(1)
+    z = z.flatten(0, 1).unsqueeze(1)
+    step = max(1, LARGE // z[0].numel())
+    for start in range(0, len(z), step):
+        place = slice(start, start + step)
+        part = None if y is None else y[place]
+        yield replace(problem, z=z[place], y=part, physics=physics), place
+
+
+def _admm_part(
+    problem: _Problem,
+    tol: float,
+    max_iter: int,
+    dual: Tensor,
+    rho: float | None,
+    relaxation: float,
+) -> _Part:
     lam, variation = problem.lam, problem.variation
     adapt = rho is None
     rho = min(max(20 * lam, 0.1), 20.0) if rho is None else rho
-    solve = pencil(problem, rho)
-    w = _start(problem, dual) / rho
+    step = pencil(problem, rho)
+    w = dual / rho
     # Differences from the solution without variation: the large terms of r, gamma A'y,
     # cancel, and float32 suffices whatever gamma is.
     without = variation.differences(problem.minimise_quadratic(torch.zeros_like(w)))
     v = without
     u, gap, k = problem.z, math.inf, 0
     for k in range(1, max_iter + 1):
-        change = solve(variation.adjoint(v - w - without).mul_(rho))
-        d = variation.differences(change).add_(without)
-        ahead = d.mul(relaxation).add_(v, alpha=1 - relaxation).add_(w)
+        d = step((v - w).sub_(without)).add_(without)
+        ahead = (d * relaxation).add_(v, alpha=1 - relaxation).add_(w)
         w = ahead.clamp(-lam / rho, lam / rho)
         ahead.sub_(w)
         if k % CHECK_EVERY == 0 or k == max_iter:
+            apart = float((d - ahead).norm())
+            del d
             u, gap = problem.gap(rho * w)
             if gap <= tol:
                 break
             if adapt and k <= ADAPT_UNTIL:
-                apart = float((d - ahead).norm())
                 moved = rho * float((ahead - v).norm())
                 tiny = 1e-6 * float(w.norm()) + 1e-30
                 factor = math.sqrt((apart + tiny) / (moved + tiny))
                 factor = min(max(factor, 0.2), 5.0)
                 if not 0.3 < factor < 3:
-                    rho, w = rho * factor, w / factor
-                    solve = pencil(problem, rho)
+                    rho, w = rho * factor, w.div_(factor)
+                    step = pencil(problem, rho)
         v = ahead
-    return TVResult(u, rho * w, k, gap, gap <= tol)
+    return _Part(u, w.mul_(rho), k, gap)
 
 
 def pencil(problem: _Problem, rho: float) -> Callable[[Tensor], Tensor]:
     r"""
-    Exact solver of :math:`(\gamma A^{\top} A + I + \rho D^{\top} D) u = r`.
+    Exact solver of :math:`(\gamma A^{\top} A + I + \rho D^{\top} D) u = \rho D^{\top} e`.
 
     :param problem: the problem; its operator is separable or missing.
     :param float rho: :math:`\rho`.
-    :return: (Callable) the map :math:`r \mapsto u`.
+    :return: (Callable) the map :math:`e \mapsto D u` between differences.
     """
     z, physics = problem.z, problem.physics
     frames = z.shape[2]
@@ -382,24 +434,27 @@ def pencil(problem: _Problem, rho: float) -> Callable[[Tensor], Tensor]:
     temporal = physics.temporal if isinstance(physics, SeparableVideoPhysics) else None
     a = identity if temporal is None else temporal.to("cpu", torch.float64)
     mu, rotation = torch.linalg.eigh(root @ a.T @ a @ root.T)
-    w = (root.T @ rotation).to(z)
+    # from the largest eigenvalue: where it vanishes, the data say nothing
+    mu, w = mu.flip(0).clamp(min=0), difference @ root.T @ rotation.flip(1)
+    back, forth = w.to(z), (rho * w.T).to(z)
     if not isinstance(physics, SeparableVideoPhysics):
-        return lambda r: apply_along_axis(apply_along_axis(r, w.mT, 2), w, 2)
+        return lambda e: apply_along_axis(apply_along_axis(e, forth, 2), back, 2)
     (s_h, v_h), (s_w, v_w) = physics.spatial_svd()
+    seen = int((mu > 1e-12 * mu[0]).sum())
     s_squared = (s_h[:, None] * s_w[None, :]) ** 2
-    scale = problem.gamma * mu.clamp(min=0).to(z).view(-1, 1, 1) * s_squared
+    scale = problem.gamma * mu[:seen].to(z).view(-1, 1, 1) * s_squared
     change = -scale / (1 + scale)
 
-    def solve(r: Tensor) -> Tensor:
-        p = apply_along_axis(r, w.mT, 2)
+    def step(e: Tensor) -> Tensor:
+        p = apply_along_axis(e, forth, 2)
         # height first and last: the longer width is then met by fewer rows
-        q = apply_along_axis(p, None if v_h is None else v_h.mT, 3)
+        q = apply_along_axis(p[:, :, :seen], None if v_h is None else v_h.mT, 3)
         q = apply_along_axis(q, None if v_w is None else v_w.mT, 4)
         q = apply_along_axis(change * q, v_w, 4)
-        q = apply_along_axis(q, v_h, 3)
-        return apply_along_axis(p.add_(q), w, 2)
+        p[:, :, :seen] += apply_along_axis(q, v_h, 3)
+        return apply_along_axis(p, back, 2)
 
-    return solve
+    return step
 
 
 def chambolle_pock(

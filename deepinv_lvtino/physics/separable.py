@@ -2,6 +2,7 @@ r"""Video operators that act on time, height and width separately, solved exactl
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -163,6 +164,16 @@ class SeparableVideoPhysics(DecomposablePhysics):
             else (getattr(self, f"_s_{name}"), getattr(self, f"_v_{name}"))
             for name in ("vertical", "horizontal")
         )
+
+    def of_one_channel(self) -> SeparableVideoPhysics:
+        r"""
+        The same operator for videos of one channel; it shares the matrices.
+
+        :return: (:class:`SeparableVideoPhysics`) operator on ``(1, T, H, W)``.
+        """
+        other = copy.copy(self)
+        other.img_size = (1, *self.img_size[1:])
+        return other
 
     @property
     def measurement_size(self) -> tuple[int, int, int, int]:

@@ -8,13 +8,18 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from deepinv_lvtino.models.tiny import TinyConsistencyModel, TinyNetwork
 from deepinv_lvtino.training.data import PoolClips
-from deepinv_lvtino.training.losses import consistency_loss, denoising_loss
+from deepinv_lvtino.training.losses import (
+    NUM_STEPS,
+    consistency_loss,
+    denoising_loss,
+)
 
 
 @dataclass(frozen=True)
@@ -148,17 +153,14 @@ class Trainer:
         :param float save_every: seconds between two checkpoints.
         :return: (TinyNetwork) the moving average of the network.
         """
-        loss = self._loss
         start, before = time.monotonic(), self.seconds
         saved, total, count = start, torch.zeros((), device=self.device), 0
-        live: nn.Module = self.network
-        if self.options.compile:
-            live = torch.compile(live, dynamic=False)  # type: ignore[assignment]
+        live, teacher = self._compiled(self.network), self._compiled(self.teacher)
         while self.progress < 1:
             batch = self.clips.batch(self.options.batch_size).to(self.device)
             latent = self._encode(batch)
             with torch.autocast(self.device.type, torch.bfloat16):
-                value = loss(live, latent)
+                value = self._loss(live, teacher, latent)
             value.backward()
             nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
             self._update()
@@ -174,14 +176,21 @@ class Trainer:
         self._save()
         return self.average
 
-    def _loss(self, live: nn.Module, latent: Tensor) -> Tensor:
-        if self.teacher is None:
+    def _compiled(self, network: nn.Module | None) -> Any:
+        if network is None or not self.options.compile:
+            return network
+        return torch.compile(network, dynamic=False)
+
+    def _loss(
+        self, live: nn.Module, teacher: nn.Module | None, latent: Tensor
+    ) -> Tensor:
+        if teacher is None:
             return denoising_loss(live, latent, self.generator).mean()
-        # four points on each trajectory; the denoiser is kept in practice meanwhile
-        part = -(-len(latent) // 4)
+        # several points on each trajectory; the denoiser is kept in practice meanwhile
+        part = -(-len(latent) // NUM_STEPS)
         denoising = denoising_loss(live, latent[-part:], self.generator).mean()
-        jump = consistency_loss(live, self.teacher, latent[:part], self.generator)
-        return jump.mean() + 0.1 * denoising
+        jump = consistency_loss(live, teacher, latent[:part], self.generator)
+        return jump.mean() + 0.25 * denoising
 
     def _encode(self, clips: Tensor) -> Tensor:
         return TinyConsistencyModel(self.network).encode((clips + 1) / 2)

@@ -2,12 +2,21 @@ r"""The two losses: denoising (stage 1) and consistency distillation (stage 2)."
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepinv_lvtino.models.tiny import SIGMA_DATA, precondition
 
 SIGMA_MIN, SIGMA_MAX = 0.02, 5.0
+
+#: Heun steps of a trajectory in the consistency stage.
+NUM_STEPS = 6
+
+#: Sides of the blocks, in latents of two pixels, over which errors are averaged.
+BLOCKS = (1, 2, 4, 8)
 
 
 def draw_sigma(batch_size: int, generator: torch.Generator | None = None) -> Tensor:
@@ -25,6 +34,34 @@ def draw_sigma(batch_size: int, generator: torch.Generator | None = None) -> Ten
     return (low + (high - low) * (strata + inside) / batch_size).exp()
 
 
+def multiscale(
+    error: Tensor, penalty: Callable[[Tensor], Tensor] = torch.square
+) -> Tensor:
+    r"""
+    Penalty of an error, and of its means over blocks.
+
+    .. math::
+
+        \sum_{b \in \{1, 2, 4, 8\}} b \, \operatorname{mean} \rho(P_b e)
+
+    with :math:`P_b` the mean over blocks of ``b × b`` latents of a frame. A small error of
+    the whole contrast costs next to nothing pixel by pixel, but grows with every
+    application of the model; here it counts. With :math:`\rho = |\cdot|^2` the minimiser
+    is the posterior mean whatever the weights are.
+
+    :param torch.Tensor error: error, shape ``(B, 12, T, h, w)``; blocks larger than a
+        frame are left out.
+    :param Callable penalty: :math:`\rho`, element by element.
+    :return: (:class:`torch.Tensor`) the sum for each clip, shape ``(B,)``.
+    """
+    total = torch.zeros(len(error), device=error.device)
+    for block in BLOCKS:
+        if block <= min(error.shape[-2:]):
+            means = F.avg_pool3d(error, (1, block, block))
+            total = total + block * penalty(means).mean(dim=(1, 2, 3, 4))
+    return total
+
+
 def denoising_loss(
     network: nn.Module, clean: Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
@@ -36,8 +73,8 @@ def denoising_loss(
         \frac{\sigma^2 + \sigma_d^2}{\sigma^2 \sigma_d^2}
         \| D(z + \sigma \varepsilon; \sigma) - z \|^2
 
-    the weight that makes the network's own target of unit variance
-    :footcite:p:`karras2022edm`.
+    the norm being :func:`multiscale`, the weight the one that makes the network's own
+    target of unit variance :footcite:p:`karras2022edm`.
 
     :param torch.nn.Module network: the network.
     :param torch.Tensor clean: clean latents :math:`z`, shape ``(B, 12, T, h, w)``.
@@ -54,7 +91,7 @@ def denoising_loss(
     noisy = clean + sigma.view(-1, 1, 1, 1, 1) * noise
     estimate = precondition(network, noisy, sigma, torch.zeros_like(sigma))
     weight = (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2
-    return weight * (estimate - clean).square().mean(dim=(1, 2, 3, 4))
+    return weight * multiscale(estimate - clean)
 
 
 def flow_step(
@@ -84,7 +121,7 @@ def consistency_loss(
     teacher: nn.Module,
     clean: Tensor,
     generator: torch.Generator | None = None,
-    num_steps: int = 4,
+    num_steps: int = NUM_STEPS,
 ) -> Tensor:
     r"""
     Consistency by distillation of whole trajectories (stage 2).
@@ -101,8 +138,8 @@ def consistency_loss(
         ``(B, 12, T, h, w)``.
     :param torch.Generator generator: generator of noise and levels (CPU).
     :param int num_steps: steps of a trajectory.
-    :return: (:class:`torch.Tensor`) pseudo-Huber loss of each point, shape
-        ``(B * num_steps,)``.
+    :return: (:class:`torch.Tensor`) pseudo-Huber loss (:func:`multiscale`) of each
+        point, shape ``(B * num_steps,)``.
 
     |sep|
 
@@ -129,4 +166,4 @@ def consistency_loss(
     weight = (sigma**2 + SIGMA_DATA**2).sqrt() / (sigma * SIGMA_DATA)
     error = weight.view(shape) * (estimate - target)
     width = 0.03
-    return ((error.square() + width**2).sqrt() - width).mean(dim=(1, 2, 3, 4))
+    return multiscale(error, lambda e: (e.square() + width**2).sqrt() - width)
