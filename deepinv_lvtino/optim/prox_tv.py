@@ -342,7 +342,8 @@ def admm(
     :param torch.Tensor dual: dual variable to start from.
     :param float rho: penalty :math:`\rho`; by default it starts at :math:`20 \lambda` (the
         weight over a usual difference between frames, 0.05), within [0.1, 20], and is
-        corrected where the primal and the dual residual are far apart.
+        corrected where the primal and the dual residual, each relative to its variable,
+        are far apart.
     :param float relaxation: over-relaxation, in [1, 2).
     :return: (:class:`TVResult`) the solution.
     """
@@ -400,15 +401,14 @@ def _admm_part(
         w = ahead.clamp(-lam / rho, lam / rho)
         ahead.sub_(w)
         if k % CHECK_EVERY == 0 or k == max_iter:
-            apart = float((d - ahead).norm())
+            apart = float((d - ahead).norm()) / max(float(d.norm()), 1e-30)
             del d
             u, gap = problem.gap(rho * w)
             if gap <= tol:
                 break
             if adapt and k <= ADAPT_UNTIL:
-                moved = rho * float((ahead - v).norm())
-                tiny = 1e-6 * float(w.norm()) + 1e-30
-                factor = math.sqrt((apart + tiny) / (moved + tiny))
+                moved = float((ahead - v).norm()) / max(float(w.norm()), 1e-30)
+                factor = math.sqrt((apart + 1e-7) / (moved + 1e-7))
                 factor = min(max(factor, 0.2), 5.0)
                 if not 0.3 < factor < 3:
                     rho, w = rho * factor, w.div_(factor)
