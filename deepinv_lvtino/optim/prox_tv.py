@@ -342,8 +342,8 @@ def admm(
     :param torch.Tensor dual: dual variable to start from.
     :param float rho: penalty :math:`\rho`; by default it starts at :math:`20 \lambda` (the
         weight over a usual difference between frames, 0.05), within [0.1, 20], and is
-        corrected where the primal and the dual residual, each relative to its variable,
-        are far apart.
+        corrected where the primal and the dual residual are far apart, relative to the
+        differences at the start and to the dual variable.
     :param float relaxation: over-relaxation, in [1, 2).
     :return: (:class:`TVResult`) the solution.
     """
@@ -393,6 +393,7 @@ def _admm_part(
     # Differences from the solution without variation: the large terms of r, gamma A'y,
     # cancel, and float32 suffices whatever gamma is.
     without = variation.differences(problem.minimise_quadratic(torch.zeros_like(w)))
+    size = max(float(without.norm()), 1e-30)
     v = without
     u, gap, k = problem.z, math.inf, 0
     for k in range(1, max_iter + 1):
@@ -401,7 +402,7 @@ def _admm_part(
         w = ahead.clamp(-lam / rho, lam / rho)
         ahead.sub_(w)
         if k % CHECK_EVERY == 0 or k == max_iter:
-            apart = float((d - ahead).norm()) / max(float(d.norm()), 1e-30)
+            apart = float((d - ahead).norm()) / size
             del d
             u, gap = problem.gap(rho * w)
             if gap <= tol:
