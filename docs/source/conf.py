@@ -40,7 +40,10 @@ version = release
 
 # -- General ---------------------------------------------------------------------------
 
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
 extensions = [
+    "clips",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
@@ -129,7 +132,7 @@ sphinx_gallery_conf = {
     "doc_module": ("deepinv_lvtino",),
     "reference_url": {"deepinv_lvtino": None},
     "backreferences_dir": "gen_modules/backreferences",
-    "image_scrapers": ("matplotlib",),
+    "image_scrapers": ("matplotlib", "clips.collect_clips"),
     "capture_repr": (),
     "remove_config_comments": True,
     "show_memory": False,
