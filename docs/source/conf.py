@@ -214,7 +214,15 @@ TORCH_PAGES = {
 }
 
 #: Modules whose names are documented here, for names that are used by another path.
-DOCUMENTED = ("physics", "physics.functional", "models", "optim", "datasets")
+DOCUMENTED = (
+    "physics",
+    "physics.functional",
+    "models",
+    "optim",
+    "metrics",
+    "datasets",
+    "plotting",
+)
 
 
 def link_out(app: Any, env: Any, node: Any, contnode: Any) -> nodes.Element | None:
