@@ -2,7 +2,10 @@ r"""Every piece of code on the pages runs: Python as it is, commands on small fi
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +14,13 @@ import pytest
 import torch
 
 import checkpoints
+import deepinv_lvtino
 from deepinv_lvtino import cli, make_problem
+from deepinv_lvtino.cli._arguments import build_parser
 from deepinv_lvtino.datasets import procedural_clip, write_video
 from deepinv_lvtino.models import SDXLConsistencyModel, WanConsistencyModel
 from deepinv_lvtino.physics import PROBLEMS
-from pages import Block, blocks, commands, pages
+from pages import ROOT, Block, blocks, commands, pages
 
 PAGES = pages()
 CODE = [(name, block) for name, path in PAGES.items() for block in blocks(path)]
@@ -163,6 +168,8 @@ def test_python_blocks_run(
         if block.language != "python":
             continue
         code = block.code
+        if '"small.mp4"' in code:
+            input_file(Path("small.mp4"), ["", "restore", "--problem", "A"])
         for large, small in SMALL.items():
             code = code.replace(large, small)
         # errors name the page and the line
@@ -188,14 +195,16 @@ def test_models_of_the_guide_work(
 
 SIZE, FRAMES = (32, 48), 9
 REPLACED = {"--size": f"{SIZE[1]}x{SIZE[0]}", "--frames": str(FRAMES), "--samples": "2"}
+REPLACED_FOR_BENCHMARK = REPLACED | {"--frames": "4", "--count": "1"}
 #: Commands that reach out of the folder they run in, or belong to other tests.
-LEFT_OUT = ("pip", "tox", "download")
+LEFT_OUT = ("pip", "tox", "venv", "source", "download")
 
 SHELL = [(name, block) for name, block in CODE if block.language in ("bash", "console")]
 
 
 def input_file(path: Path, words: list[str]) -> None:
     r"""The file that a command reads: a clean clip, or a measurement of its problem."""
+    path.unlink(missing_ok=True)
     x = procedural_clip(FRAMES, *SIZE)[None]
     if words[1] == "restore" and "--simulate" not in words:
         problem = PROBLEMS[words[words.index("--problem") + 1]]
@@ -205,12 +214,13 @@ def input_file(path: Path, words: list[str]) -> None:
 
 def made_small(words: list[str]) -> list[str]:
     r"""The command with a small size, few frames and few samples."""
+    replaced = REPLACED_FOR_BENCHMARK if words[1] == "benchmark" else REPLACED
     result = [
-        REPLACED.get(before, word)
+        replaced.get(before, word)
         for before, word in zip(["", *words[:-1]], words, strict=True)
     ]
-    if words[1] == "demo":
-        for option, value in REPLACED.items():
+    if words[1] in ("demo", "benchmark"):
+        for option, value in replaced.items():
             if option not in words:
                 result += [option, value]
     return result
@@ -235,6 +245,9 @@ def test_commands_run(
             check_training_command(words[3:], capsys)
             continue
         assert words[0] == "deepinv-lvtino", f"{name} shows the command {words}"
+        if any(word.endswith(":FOLDER") for word in words):  # data of the reader's
+            assert build_parser().parse_args(words[1:])
+            continue
         if words[1] in ("restore", "degrade") and not Path(words[2]).exists():
             input_file(Path(words[2]), words)
         assert cli.main(made_small(words)[1:]) == 0
@@ -259,3 +272,35 @@ def check_training_command(
 def test_there_is_code_of_each_kind() -> None:
     assert {block.language for _, block in CODE} <= {"python", "bash", "text", ""}
     assert SHELL
+
+
+# -- the reference ---------------------------------------------------------------------
+
+
+def public_modules() -> list[str]:
+    found = (module.name for module in pkgutil.iter_modules(deepinv_lvtino.__path__))
+    named = [name for name in found if not name.startswith("_")]
+    return [
+        name
+        for name in named
+        if hasattr(importlib.import_module(f"deepinv_lvtino.{name}"), "__all__")
+        and name != "cli"  # described on the page of the command line
+    ]
+
+
+@pytest.mark.parametrize("name", public_modules())
+def test_every_public_name_is_in_the_reference(name: str) -> None:
+    page = (ROOT / "docs" / "source" / "api" / f"{name}.rst").read_text(
+        encoding="utf-8"
+    )
+    listed = set(re.findall(r"^ {3}(\w+)$", page, flags=re.M))
+    listed |= set(re.findall(r"^\.\. py:data:: (\w+)$", page, flags=re.M))
+    public = set(importlib.import_module(f"deepinv_lvtino.{name}").__all__)
+    assert public - listed == set()
+
+
+def test_every_page_of_the_reference_is_listed() -> None:
+    folder = ROOT / "docs" / "source" / "api"
+    index = (folder / "index.rst").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^ {3}(\w+)$", index, flags=re.M))
+    assert set(public_modules()) <= listed

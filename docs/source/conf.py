@@ -127,13 +127,19 @@ sphinx_gallery_conf = {
     "filename_pattern": r"/demo_",
     "ignore_pattern": r"__init__\.py",
     "nested_sections": True,
-    "subsection_order": ExplicitOrder(["../../examples/basics"]),
+    "subsection_order": ExplicitOrder(
+        [
+            f"../../examples/{name}"
+            for name in ("basics", "problems", "sampling", "solvers", "extending")
+        ]
+    ),
     "within_subsection_order": "FileNameSortKey",
     "doc_module": ("deepinv_lvtino",),
     "reference_url": {"deepinv_lvtino": None},
     "backreferences_dir": "gen_modules/backreferences",
     "image_scrapers": ("matplotlib", "clips.collect_clips"),
-    "capture_repr": (),
+    # tables of results, where a block ends with one
+    "capture_repr": ("_repr_html_",),
     "remove_config_comments": True,
     "show_memory": False,
     "abort_on_example_error": False,

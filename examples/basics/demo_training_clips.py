@@ -29,8 +29,8 @@ for panel, clip in zip(axes.flat, clips, strict=True):
 # Motion
 # ------
 #
-# One row of pixels over time, from top to bottom: slanted lines are motion, lines that end
-# are objects that hide others, and upright lines are at rest.
+# One row of pixels over time, from top to bottom: slanted lines are motion, lines that
+# end are objects that hide others, and upright lines are at rest.
 
 figure, axes = plt.subplots(2, 6, figsize=(9, 2.2), layout="constrained")
 for panel, clip in zip(axes.flat, clips, strict=False):

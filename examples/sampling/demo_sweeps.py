@@ -30,8 +30,8 @@ from deepinv_lvtino.optim import STARTS, GaussianLikelihood, SeededNoise
 # ----------------------------
 #
 # Problem A: a quarter of the frames, a sixteenth of the pixels. A calibrated schedule is
-# given by its steps :math:`\delta_k`; the times of the models follow, and with them the noise
-# under which each model sees its input.
+# given by its steps :math:`\delta_k`; the times of the models follow, and with them the
+# noise under which each model sees its input.
 
 x = procedural_clip(num_frames=16, height=96, width=160)[None]
 rng = torch.Generator().manual_seed(0)
@@ -56,8 +56,8 @@ for k, sweep in enumerate(sweeps):
 # The loop by hand
 # ----------------
 #
-# The start; then in each sweep the prior and the data step of either model. The last sweep
-# ends after its first data step. All noise comes from one seed.
+# The start; then in each sweep the prior and the data step of either model. The last
+# sweep ends after its first data step. All noise comes from one seed.
 
 noise, likelihood = SeededNoise(0), GaussianLikelihood()
 u = STARTS[schedule.init](y, physics)
@@ -93,8 +93,8 @@ for (k, name), video in iterates.items():
 # The pictures
 # ------------
 #
-# One frame after each half-step, enlarged: a sweep per column. Below it, PSNR along the way;
-# hollow marks follow a prior, full ones a data step.
+# One frame after each half-step, enlarged: a sweep per column. Below it, PSNR along the
+# way; hollow marks follow a prior, full ones a data step.
 
 rows = ("video prior", "video data step", "image prior", "image data step")
 count = len(sweeps)
@@ -104,7 +104,9 @@ figure, axes = plt.subplots(
 part = (0, slice(None), x.shape[2] // 2, slice(36, 96), slice(40, 130))
 for axis in axes.flat:
     axis.set_axis_off()
-for row, (name, video) in enumerate({"start": iterates[0, "start"], "truth": x}.items()):
+for row, (name, video) in enumerate(
+    {"start": iterates[0, "start"], "truth": x}.items()
+):
     axes[row, 0].imshow(video[part].permute(1, 2, 0).clamp(0, 1))
     axes[row, 0].set_title(name, fontsize=10)
 for (k, name), video in iterates.items():
@@ -116,8 +118,8 @@ for (k, name), video in iterates.items():
 plt.show()
 
 # %%
-# The last sweep ends after its first data step, so that the result explains the measurement
-# and was last touched by the video prior.
+# The last sweep ends after its first data step, so that the result explains the
+# measurement and was last touched by the video prior.
 
 values = [psnr(video, x).item() for video in iterates.values()]
 figure, axis = plt.subplots(figsize=(8, 3.2), layout="constrained")
