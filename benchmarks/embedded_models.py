@@ -31,6 +31,7 @@ from deepinv_lvtino import LVTINO, Schedule, make_problem
 from deepinv_lvtino.datasets import procedural_clip, read_video, resize_video
 from deepinv_lvtino.models import TinyConsistencyModel, tiny_image, tiny_video
 from deepinv_lvtino.optim import ADMMTV, PnPADMM
+from deepinv_lvtino.training.losses import SIGMA_MIN
 
 NOISE_LEVELS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7)  # of rectified flow, s / (a + s)
 ETAS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
@@ -115,8 +116,8 @@ def _frames_to_clip(frames: Tensor) -> Tensor:
 def flow(
     model: TinyConsistencyModel, noisy: Tensor, sigma: float, steps: int
 ) -> Tensor:
-    r"""End of the denoiser's probability flow, by Heun's steps down to 0.01."""
-    low = math.log(0.01)
+    r"""End of the denoiser's probability flow, by Heun's steps down to its lowest level."""
+    low = math.log(SIGMA_MIN)
     high = math.log(sigma)
     levels = [math.exp(high + (low - high) * k / steps) for k in range(steps + 1)]
     state = noisy

@@ -32,7 +32,7 @@ HELD_OUT = 977  # seed of the dead leaves
 SIZE = (13, 96, 160)
 
 #: Relative noise levels of the video model in the first and the last sweep, and sweeps.
-LEVELS = ((0.6, 0.08, 4), (1.0, 0.08, 5), (1.0, 0.2, 4), (2.0, 0.1, 6), (2.0, 0.5, 4))
+LEVELS = ((0.4, 0.05, 4), (0.6, 0.1, 4), (1.0, 0.1, 5), (1.0, 0.3, 4), (2.0, 0.3, 5))
 ETAS = (0.5, 0.8)
 START = {"A": "tv", "B": "tv", "C": "tv"}
 

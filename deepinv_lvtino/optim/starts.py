@@ -7,20 +7,18 @@ name. They can be called by themselves, as baselines or to be looked at.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
 import numpy as np
 import torch
+from deepinv.optim.data_fidelity import L2
 from deepinv.physics import Physics
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from deepinv_lvtino.optim.data_fidelity import prox_l2
-from deepinv_lvtino.optim.prox_tv import solve_l2_tv
-from deepinv_lvtino.optim.variation import SpaceTimeVariation
 from deepinv_lvtino.physics import SeparableVideoPhysics
 
 #: Weight of the data in :func:`proximal_start`, published.
@@ -30,15 +28,16 @@ PROXIMAL_GAMMA = 200.0
 #: what is left to add (0.1) to the usual noise (0.001).
 DATA_GAMMA = 1e4
 
-#: Singular values below this one count as zero in :func:`tv_start` and
-#: :func:`interpolate`: a data step of weight ``DATA_GAMMA`` hardly follows them.
+#: Singular values below this one count as zero in :func:`interpolate`: a data step of
+#: weight ``DATA_GAMMA`` hardly follows them.
 SMALLEST = DATA_GAMMA**-0.5
 
-#: Weight of the variation in :func:`tv_start`, for videos in [0, 1].
-TV_LAMBDA = 0.3
+#: Weight of the variation in :func:`tv_start`, per unit of intensity, that of its temporal
+#: part, and number of iterations.
+TV_LAMBDA, TIME_WEIGHT, TV_ITERATIONS = 10.0, 2.0, 20
 
-#: Relative duality gap, and number of iterations, at which :func:`tv_start` stops.
-TV_STOP = (0.1, 60)
+#: Smallest noise level that :func:`tv_start` assumes.
+LEAST_NOISE = 0.001
 
 #: Smallest side, in pixels, of an image that the optical flow is computed on.
 _FLOW_SIDE = 16
@@ -78,37 +77,23 @@ def proximal_start(y: Tensor, physics: Physics) -> Tensor:
 
 def tv_start(y: Tensor, physics: Physics) -> Tensor:
     r"""
-    Data fidelity and total variation over space and time, around the pseudo-inverse.
+    The video of least total variation over space and time that explains the measurement.
 
-    .. math::
-
-        \underset{u}{\arg\min} \; \frac{\gamma}{2} \|A u - y\|^2
-        + \lambda \, \mathrm{TV}(u) + \frac12 \|u - A^{\dagger} y\|^2
-
-    with :math:`\gamma = 10^4` (``DATA_GAMMA``), :math:`\lambda = 0.3`
-    (``TV_LAMBDA``), for videos with values in [0, 1], and the isotropic variation of
-    :class:`SpaceTimeVariation`. The pseudo-inverse of a separable operator is truncated
-    at singular values of 0.01 (``SMALLEST``), or the noise level if that is larger. A
-    start needs no precision: the iteration (:func:`prox_l2_tv`) ends at a relative gap of
-    0.1 or after 60 steps, without a warning.
+    Twenty iterations (``TV_ITERATIONS``) of :class:`ADMMTV` with :math:`\lambda = 10` and
+    twice the weight on time (``TV_LAMBDA``, ``TIME_WEIGHT``), for the noise level that the
+    physics declares, or 0.001 (``LEAST_NOISE``) if that is larger.
 
     :param torch.Tensor y: measurement.
     :param deepinv.physics.Physics physics: measurement operator.
     :return: (:class:`torch.Tensor`) video, shape ``(B, C, T, H, W)``.
     """
-    tol, max_iter = TV_STOP
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="prox_l2_tv stopped")
-        return solve_l2_tv(
-            _truncated_inverse(y, physics, SMALLEST),
-            y,
-            physics,
-            DATA_GAMMA,
-            TV_LAMBDA,
-            SpaceTimeVariation(),
-            tol=tol,
-            max_iter=max_iter,
-        ).video
+    # the reconstructor starts from `pseudo_inverse`, hence not at the top
+    from deepinv_lvtino.optim.baselines import ADMMTV
+
+    sigma = max(_declared_noise(physics), LEAST_NOISE)
+    return ADMMTV(
+        TV_LAMBDA, TIME_WEIGHT, data_fidelity=L2(sigma), max_iter=TV_ITERATIONS
+    )(y, physics)
 
 
 def interpolate(
@@ -120,7 +105,8 @@ def interpolate(
     Motion-compensated interpolation of the measured frames.
 
     1. Every measured frame is brought to video size by the pseudo-inverse of the
-       operator's spatial part, truncated as in :func:`tv_start`, or by ``spatial``.
+       operator's spatial part, without singular values below 0.01 (``SMALLEST``) or the
+       noise level, or by ``spatial``.
     2. If the operator changes the number of frames: measured frame :math:`j` stands at
        the instant ``frame_centres`` says; the optical flow between successive ones,
        forward and backward, is computed on the mean over the channels
@@ -177,10 +163,13 @@ def _truncated_inverse(y: Tensor, physics: Physics, smallest: float) -> Tensor:
     """Pseudo-inverse without what lies below the noise level, or another one."""
     if not isinstance(physics, SeparableVideoPhysics):
         return physics.A_dagger(y)
+    return physics.A_dagger(y, smallest=max(smallest, _declared_noise(physics)))
+
+
+def _declared_noise(physics: Physics) -> float:
+    """Largest standard deviation of the noise, 0 if the physics does not say it."""
     sigma = getattr(physics.noise_model, "sigma", None)
-    if sigma is not None:
-        smallest = max(smallest, float(torch.as_tensor(sigma).max()))
-    return physics.A_dagger(y, smallest=smallest)
+    return 0.0 if sigma is None else float(torch.as_tensor(sigma).max())
 
 
 #: The starts by name, each a function ``(y, physics)`` to a video.

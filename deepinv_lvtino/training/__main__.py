@@ -49,6 +49,11 @@ def _parser() -> argparse.ArgumentParser:
             help="weights to start from (.safetensors); an image model may start a "
             "video model",
         )
+        train.add_argument(
+            "--teacher",
+            type=Path,
+            help="denoiser to distil (.safetensors); by default that of --start",
+        )
         train.add_argument("--channels", type=int, nargs="+", default=[48, 112, 160])
         train.add_argument("--blocks", type=int, nargs="+", default=[1, 2, 3])
         train.add_argument("--batch", type=int, default=8)
@@ -96,6 +101,9 @@ def _train(options: argparse.Namespace) -> None:
     elif options.stage == "consistency":
         msg = "`--start` must name the weights of stage 1 for the consistency stage."
         raise SystemExit(msg)
+    teacher = None
+    if options.teacher is not None:
+        teacher = load_tiny(options.teacher).network.to(options.device)
     trainer = Trainer(
         network.to(options.device),
         PoolClips(
@@ -116,6 +124,7 @@ def _train(options: argparse.Namespace) -> None:
             seed=options.seed,
             compile=options.compile,
         ),
+        teacher,
     )
     trainer.run()
 

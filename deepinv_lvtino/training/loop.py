@@ -77,6 +77,8 @@ class Trainer:
     :param PoolClips clips: source of clips.
     :param str, pathlib.Path folder: where the checkpoint is kept.
     :param TrainingOptions options: settings.
+    :param TinyNetwork teacher: denoiser to distil in stage 2; by default the network as it
+        comes. With one, stage 2 goes on from its own weights.
     :raises ImportError: if PyTorch is too old to have the optimiser Muon
         :footcite:p:`jordan2024muon`.
     :raises ValueError: if the folder holds a run of the other stage.
@@ -92,6 +94,7 @@ class Trainer:
         clips: PoolClips,
         folder: str | Path,
         options: TrainingOptions,
+        teacher: TinyNetwork | None = None,
     ) -> None:
         self.network = network
         self.options = options
@@ -101,7 +104,7 @@ class Trainer:
         self.device = next(network.parameters()).device
         self.average = copy.deepcopy(network).requires_grad_(False)
         self.teacher = (
-            copy.deepcopy(network).requires_grad_(False)
+            copy.deepcopy(teacher or network).requires_grad_(False)
             if options.stage == "consistency"
             else None
         )

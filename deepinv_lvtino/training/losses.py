@@ -129,8 +129,8 @@ def consistency_loss(
     The teacher's probability flow is followed from :math:`z + \sigma \varepsilon` to its
     end; from every point on the way, one jump of the network must reach that end (the
     defining property of a consistency function :footcite:p:`song2023consistency`). The
-    way has ``num_steps`` Heun steps, geometric in :math:`\sigma`, and the denoiser's mean
-    at the lowest level closes it.
+    way has ``num_steps`` Heun steps, geometric in :math:`\sigma`, down to the lowest level
+    that the denoiser was trained on, where its mean closes it.
 
     :param torch.nn.Module network: the network under training.
     :param torch.nn.Module teacher: the network of stage 1, frozen.
@@ -150,7 +150,7 @@ def consistency_loss(
     sigma = draw_sigma(batch, generator).to(clean.device)
     noise = torch.randn(clean.shape, generator=generator).to(clean.device)
     state = clean + sigma.view(shape) * noise
-    last = (SIGMA_MIN / 2 / sigma) ** (1 / num_steps)
+    last = (SIGMA_MIN / sigma) ** (1 / num_steps)
     points, levels = [], []
     with torch.no_grad():
         for _ in range(num_steps):
