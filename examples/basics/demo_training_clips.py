@@ -11,16 +11,15 @@ video do they have?
 # Clips
 # -----
 #
-# Every clip is a function of its number and a seed. Here are the first frames of 24 of
-# them.
+# Every clip is a function of its number and a seed. Here are the first frames of twelve.
 
 import matplotlib.pyplot as plt
 import torch
 
 from deepinv_lvtino.datasets import dead_leaves_clip
 
-clips = [dead_leaves_clip(index, 12, 96, 96, seed=5) for index in range(24)]
-figure, axes = plt.subplots(4, 6, figsize=(9, 6), layout="constrained")
+clips = [dead_leaves_clip(index, 12, 96, 96, seed=5) for index in range(12)]
+figure, axes = plt.subplots(2, 6, figsize=(9, 3.1), layout="constrained")
 for panel, clip in zip(axes.flat, clips, strict=True):
     panel.imshow(clip[:, 0].permute(1, 2, 0))
     panel.set_axis_off()

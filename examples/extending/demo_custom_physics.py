@@ -21,6 +21,7 @@ from deepinv.physics import Demosaicing, GaussianNoise
 from deepinv_lvtino import LVTINO, Schedule
 from deepinv_lvtino.datasets import procedural_clip
 from deepinv_lvtino.metrics import FrameMetric
+from deepinv_lvtino.optim import STARTS
 from deepinv_lvtino.physics import (
     FramewisePhysics,
     SeparableVideoPhysics,
@@ -73,13 +74,15 @@ left, right = (camera.A(u) * v).sum(), (u * camera.A_adjoint(v)).sum()
 print(f"adjoint: {abs(left - right) / left:.0e} (relative)")
 
 # %%
-# The default of :class:`deepinv_lvtino.LVTINO` is made for operators without a name: the
-# calibrated schedule knows the noise level from the operator, and needs nothing else.
+# A calibrated schedule does for operators without a name: it reads the noise level from
+# the operator, and its steps :math:`\delta` say how far the models may go from the start.
+# Here the start follows the motion between the frames that were seen, and the steps are
+# small.
 
-schedule = Schedule.calibrated(delta=[0.1, 0.03, 0.01, 0.003], eta=0.6)
-solver = LVTINO(schedule=schedule, seed=0)
-restored = solver(y, camera)
+schedule = Schedule.calibrated(delta=[0.03, 0.01, 0.003, 0.001], eta=0.8)
+restored = LVTINO(schedule=schedule, init="interpolate", seed=0)(y, camera)
 report("A† y", camera.A_dagger(y), y, camera)
+report("the start", STARTS["interpolate"](y, camera), y, camera)
 report("one sample", restored, y, camera)
 
 # %%
@@ -120,7 +123,8 @@ print("behind the lens:", both.measurement_size)
 mosaic = FramewisePhysics(Demosaicing(img_size=size[0:1] + size[2:]), noise_model=noise)
 y = mosaic(x)
 print("measurement", tuple(y.shape[1:]), "of which a third is not zero")
-restored = solver(y, mosaic)
+schedule = Schedule.calibrated(delta=[1.0, 0.3, 0.1, 0.03, 0.01, 0.003], eta=0.6)
+restored = LVTINO(schedule=schedule, seed=0)(y, mosaic)
 report("A† y", mosaic.A_dagger(y), y, mosaic)
 report("one sample", restored, y, mosaic)
 
