@@ -21,6 +21,7 @@ Call = Callable[[nn.Module, Tensor, Tensor, dict[str, Any]], Tensor]
 PREDICTIONS = ("noise", "velocity", "v", "clean")
 
 
+# pixels of a frame beyond which the autoencoder takes frames one by one
 _LARGE_FRAME = 512 * 512
 
 
@@ -119,6 +120,8 @@ class DiffusersConsistencyModel(ConsistencyModel):
     :param bool channels_last: memory format of 2-D convolutions that suits tensor cores.
     :param bool compile: compile the network (:func:`torch.compile`).
     :raises ValueError: if an argument is none of those listed.
+    :raises OutOfMemory: if the device's memory does not suffice for a step; the message
+        names the settings that can still be changed.
 
     |sep|
 
@@ -207,7 +210,11 @@ class DiffusersConsistencyModel(ConsistencyModel):
             for module in (network, autoencoder):
                 _channels_last(module)
         if compile:
-            getattr(network, "compile_repeated_blocks", network.compile)()
+            # alike blocks are compiled once, where diffusers knows them
+            if getattr(network, "_repeated_blocks", None):
+                network.compile_repeated_blocks()  # type: ignore[operator]
+            else:
+                network.compile()
         self.eval().requires_grad_(False)
 
     @property
@@ -219,6 +226,17 @@ class DiffusersConsistencyModel(ConsistencyModel):
     def offload(self, offload: Offload) -> None:
         for part in self._parts.values():
             part.offload = offload
+
+    def place(self, device: torch.device | str) -> None:
+        r"""
+        Move the networks to a device now rather than at their first use.
+
+        :param torch.device device: the device.
+        :raises OutOfMemory: if its memory does not suffice.
+        """
+        like = torch.empty(0, device=device)
+        for name in self._parts:
+            self._on_device(name, lambda _: like, like)
 
     def encode(self, x: Tensor) -> Tensor:
         if self.clip:
@@ -318,14 +336,15 @@ class DiffusersConsistencyModel(ConsistencyModel):
     def _on_device(
         self, name: str, function: Callable[[nn.Module], Tensor], like: Tensor
     ) -> Tensor:
-        return self._parts[name].run(function, like.device, self._settings(name))
+        settings = self._settings(name, like.device)
+        return self._parts[name].run(function, like.device, settings)
 
-    def _settings(self, name: str) -> dict[str, str]:
+    def _settings(self, name: str, device: torch.device) -> dict[str, str]:
         """What can still be changed when memory runs out."""
         found = {}
         if self.per_frame and self.frame_batch > 1:
             found["`frame_batch=1`"] = "fewer frames at once"
-        if self.offload is not True:
+        if self.offload is not True and device.type != "cpu":
             found["`offload=True`"] = "one network on the device at a time"
         if name == "autoencoder":
             side = "" if self.tiles is None else f" below {self.tiles.side}"
