@@ -31,8 +31,10 @@ from deepinv_lvtino.models._memory import (
     num_bytes,
     parameters_on_meta,
     peak_activations,
+    with_room,
 )
 from deepinv_lvtino.models._tiling import tiled
+from deepinv_lvtino.optim import GammaStep
 from helpers import dense, rand, randn
 
 # -- predictions -----------------------------------------------------------------------
@@ -477,6 +479,41 @@ def test_networks_leave_after_each_use_or_never(parts: list[Part]) -> None:
     assert places(parts) == ["cpu", "cuda", "cpu"]
 
 
+def test_a_move_that_failed_half_way_is_finished() -> None:
+    network = nn.Sequential(nn.Linear(2, 2, device="meta"), nn.Linear(2, 2))
+    part = Part("network", network, False)
+    assert part.device == torch.device("meta")  # by its first tensor alone
+    assert part.away_from(torch.device("meta"))
+    part.run(lambda net: None, torch.device("meta"), {})
+    assert {p.device.type for p in network.parameters()} == {"meta"}
+    assert not part.away_from(torch.device("meta"))
+
+
+def test_data_steps_make_the_networks_leave_too(
+    parts: list[Part], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(parts[0])
+    use(parts[1])
+    tries = []
+
+    def hungry() -> str:
+        tries.append(places(parts))
+        if len(tries) == 1:
+            msg = "CUDA out of memory"
+            raise torch.cuda.OutOfMemoryError(msg)
+        return "done"
+
+    assert with_room(hungry, CUDA, what="data step", settings={}) == "done"
+    assert tries == [["cuda", "cuda", "cpu"], ["cpu", "cpu", "cpu"]]
+    monkeypatch.setattr(
+        GammaStep, "advance", lambda *_: torch.empty(2**62, dtype=torch.uint8)
+    )
+    physics = make_problem("B", img_size=(3, 2, 16, 16))
+    solver = LVTINO(schedule=Schedule.published("B"))
+    with pytest.raises(OutOfMemory, match="on cpu in the data step.*a smaller video"):
+        solver(physics(torch.rand(1, 3, 2, 16, 16)), physics)
+
+
 def test_running_out_of_memory_makes_the_others_leave_first(parts: list[Part]) -> None:
     use(parts[0])
     tries = []
@@ -579,6 +616,26 @@ def test_networks_in_the_memory_format_of_tensor_cores() -> None:
     )
     weight = model.network.conv_in.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+def test_the_network_alone_is_compiled_block_by_block_if_it_says_so(
+    blocks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = checkpoints.sdxl_unet()
+    compiled = []
+    for name in ("compile", "compile_repeated_blocks"):
+        monkeypatch.setattr(network, name, lambda name=name: compiled.append(name))
+    monkeypatch.setattr(network, "_repeated_blocks", ["Block"] if blocks else [])
+    DiffusersConsistencyModel(
+        network,
+        checkpoints.sdxl_autoencoder(),
+        VariancePreserving(),
+        prediction="noise",
+        per_frame=True,
+        compile=True,
+    )
+    assert compiled == ["compile_repeated_blocks" if blocks else "compile"]
 
 
 def test_published_networks_have_their_published_sizes() -> None:

@@ -43,6 +43,7 @@ _UNREADABLE = (
     AttributeError,
     EOFError,
     LookupError,
+    OSError,
     RuntimeError,
     TypeError,
     ValueError,
@@ -214,6 +215,8 @@ def read_file(path: Source) -> Weights:
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
     except _UNREADABLE as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # it is not there, or may not be read
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         msg = (
             f"{path} holds more than weights, or is damaged, and was not loaded "
