@@ -206,7 +206,7 @@ def test_pixel_scale_of_an_orthogonal_autoencoder_is_one_half_of_its_scale() -> 
 # -- other models of diffusers ---------------------------------------------------------
 
 
-def ltx() -> DiffusersConsistencyModel:
+def ltx(**decode_arguments: Any) -> DiffusersConsistencyModel:
     r"""The worked example of the user guide, with small networks."""
     from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
 
@@ -234,6 +234,7 @@ def ltx() -> DiffusersConsistencyModel:
         patch_size_t=1,
         encoder_causal=True,
         decoder_causal=False,
+        timestep_conditioning="temb" in decode_arguments,
     )
 
     def call(
@@ -266,6 +267,7 @@ def ltx() -> DiffusersConsistencyModel:
             "encoder_hidden_states": torch.randn(1, 4, 16),
             "encoder_attention_mask": torch.ones(1, 4, dtype=torch.long),
         },
+        decode_arguments=decode_arguments,
     )
 
 
@@ -276,6 +278,19 @@ def test_ltx_with_a_call_of_its_own(frames: int, padded: int) -> None:
     x = rand(1, 3, frames, 32, 40, dtype=torch.float32)
     assert model.encode(model.pad(x)).shape == (1, 8, 1 + (padded - 1) // 8, 1, 2)
     assert model.sae(x, 500).shape == x.shape
+
+
+def test_a_decoder_may_be_told_more() -> None:
+    x = rand(1, 3, 9, 32, 32, dtype=torch.float32)
+    results = []
+    for time in (0.05, 0.5):
+        torch.manual_seed(0)
+        model = ltx(temb=torch.tensor([time]))
+        for parameter in model.parameters():  # some start at zero
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        results.append(model.sae(x, 500, torch.zeros(1, 8, 2, 1, 1)))
+    assert results[0].shape == x.shape
+    assert float((results[0] - results[1]).abs().max()) > 1e-4
 
 
 def test_normalisation_may_come_from_buffers_of_the_autoencoder() -> None:
