@@ -150,5 +150,6 @@ def text_encoders(
         randomise(network, dtype, seed)
         if name == "umt5":  # one table under two names
             network.encoder.embed_tokens.weight = network.shared.weight
-        found[name] = Part("text encoder", network.eval(), offload=False)
+        # in transformers all of it is in half precision, but for float16 in T5
+        found[name] = Part("text encoder", network.to(dtype), offload=False)
     return found

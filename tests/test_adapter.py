@@ -483,6 +483,17 @@ def test_networks_leave_only_when_room_is_needed(parts: list[Part]) -> None:
     assert places(parts) == ["cuda", "cpu", "cuda"]
 
 
+def test_a_device_without_number_is_the_current_one(
+    parts: list[Part], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    use(parts[0])
+    use(parts[1])
+    parts[2].run(lambda module: None, torch.device("cuda"), {})
+    assert places(parts) == ["cpu", "cuda", "cuda"]
+    assert all(part.module.place in (CUDA, torch.device("cpu")) for part in parts)
+
+
 def test_networks_leave_after_each_use_or_never(parts: list[Part]) -> None:
     parts[0].offload = True
     parts[1].offload = False

@@ -67,6 +67,7 @@ def solver_for(arguments: argparse.Namespace, task: Task, solver: LVTINO) -> LVT
     published = _is_published(arguments)
     schedule = _schedule_for(arguments, task.problem, solver.schedule, published)
     if published:
+        print("loading the published models", flush=True)
         video, image = published_models(arguments, task.y.device)
         if isinstance(schedule, CalibratedSchedule):
             _measure_pixel_scales(task, arguments.seed, video, image)

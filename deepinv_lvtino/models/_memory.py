@@ -92,6 +92,7 @@ class Part:
         :return: what ``function`` returns.
         :raises OutOfMemory: if the device's memory does not suffice.
         """
+        device = indexed(device)
         return with_room(
             lambda: self._use(function, device),
             device,
@@ -154,6 +155,18 @@ def with_room(
             f"cheapest first: {remedies}."
         )
         raise OutOfMemory(msg) from error
+
+
+def indexed(device: torch.device) -> torch.device:
+    r"""
+    The device as tensors name it: ``cuda`` is the current one, such as ``cuda:0``.
+
+    :param torch.device device: the device.
+    :return: (torch.device) the same, with its number.
+    """
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
