@@ -540,6 +540,29 @@ def test_data_steps_make_the_networks_leave_too(
         solver(physics(torch.rand(1, 3, 2, 16, 16)), physics)
 
 
+def test_a_network_visits_the_device_once_for_all_frames(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    visits = []
+    original = Part.run
+
+    def run(self: Part, *arguments: Any) -> Any:
+        visits.append(self.name)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Part, "run", run)
+    model = SDXLConsistencyModel(
+        LinearNetwork(0.4),
+        LinearAutoencoder(False, 1),
+        torch.zeros(1, 1, 1),
+        torch.zeros(1, 1),
+        frame_batch=1,
+        offload=True,
+    )
+    model.sae(rand(2, 3, 5, 16, 16), 374)
+    assert visits == ["autoencoder", "network", "autoencoder"]
+
+
 def test_running_out_of_memory_makes_the_others_leave_first(parts: list[Part]) -> None:
     use(parts[0])
     tries = []

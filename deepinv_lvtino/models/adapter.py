@@ -3,13 +3,12 @@ r"""Any few-step model of diffusers as a consistency model."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deepinv_lvtino.models._memory import Offload, Part
+from deepinv_lvtino.models._memory import Offload, Part, Result
 from deepinv_lvtino.models._tiling import Tiles, tiled
 from deepinv_lvtino.models.consistency import ConsistencyModel
 from deepinv_lvtino.models.noise_schedules import NoiseSchedule
@@ -241,34 +240,51 @@ class DiffusersConsistencyModel(ConsistencyModel):
     def encode(self, x: Tensor) -> Tensor:
         if self.clip:
             x = x.clamp(0, 1)
-        pieces = []
-        for piece in self._pieces(x, self._frames_to_autoencode(x.shape, 1)):
-            mean = self._on_device("autoencoder", partial(self._encode, x=piece), x)
-            pieces.append(mean.to(torch.promote_types(x.dtype, torch.float32)))
-        latent = _unfold(pieces, len(x), self.per_frame)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        count = self._frames_to_autoencode(x.shape, 1)
+
+        # one visit to the device for all pieces
+        def means(network: nn.Module) -> list[Tensor]:
+            return [self._encode(network, p).to(dtype) for p in self._pieces(x, count)]
+
+        latent = _unfold(
+            self._on_device("autoencoder", means, x), len(x), self.per_frame
+        )
         return (latent - _channel(self.latent_mean, latent)) / _channel(
             self.latent_std, latent
         )
 
     def denoise(self, latent: Tensor, t: float) -> Tensor:
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        pieces = []
-        for piece in self._pieces(latent, self.frame_batch):
-            predict = partial(self._predict, latent=piece, t=t)
-            output = self._on_device("network", predict, latent)
-            pieces.append(clean_latent(self.prediction, piece, output, alpha, sigma))
+
+        def jumps(network: nn.Module) -> list[Tensor]:
+            return [
+                clean_latent(
+                    self.prediction,
+                    piece,
+                    self._predict(network, piece, t),
+                    alpha,
+                    sigma,
+                )
+                for piece in self._pieces(latent, self.frame_batch)
+            ]
+
+        pieces = self._on_device("network", jumps, latent)
         return _unfold(pieces, len(latent), self.per_frame)
 
     def decode(self, latent: Tensor) -> Tensor:
         latent = latent * _channel(self.latent_std, latent) + _channel(
             self.latent_mean, latent
         )
-        pieces = []
         count = self._frames_to_autoencode(latent.shape, self.spatial)
-        for piece in self._pieces(latent, count):
-            decode = partial(self._decode, latent=piece)
-            video = self._on_device("autoencoder", decode, latent)
-            pieces.append(video.to(latent.dtype).add_(1).div_(2))
+
+        def videos(network: nn.Module) -> list[Tensor]:
+            return [
+                self._decode(network, piece).to(latent.dtype).add_(1).div_(2)
+                for piece in self._pieces(latent, count)
+            ]
+
+        pieces = self._on_device("autoencoder", videos, latent)
         return _unfold(pieces, len(latent), self.per_frame)
 
     @torch.no_grad()
@@ -334,8 +350,8 @@ class DiffusersConsistencyModel(ConsistencyModel):
                 yield video[None]
 
     def _on_device(
-        self, name: str, function: Callable[[nn.Module], Tensor], like: Tensor
-    ) -> Tensor:
+        self, name: str, function: Callable[[nn.Module], Result], like: Tensor
+    ) -> Result:
         settings = self._settings(name, like.device)
         return self._parts[name].run(function, like.device, settings)
 
