@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deepinv_lvtino import datasets, models, optim, physics
+    from deepinv_lvtino import datasets, metrics, models, optim, physics
     from deepinv_lvtino.optim import LVTINO, Schedule
     from deepinv_lvtino.physics import make_problem
 
@@ -22,6 +22,7 @@ __all__ = [
     "Schedule",
     "datasets",
     "make_problem",
+    "metrics",
     "models",
     "optim",
     "physics",

@@ -211,7 +211,14 @@ TORCH_PAGES = {
 }
 
 #: Modules whose names are documented here, for names that are used by another path.
-DOCUMENTED = ("physics", "physics.functional", "models", "optim", "datasets")
+DOCUMENTED = (
+    "physics",
+    "physics.functional",
+    "models",
+    "optim",
+    "metrics",
+    "datasets",
+)
 
 
 def link_out(app: Any, env: Any, node: Any, contnode: Any) -> nodes.Element | None:

@@ -1,0 +1,22 @@
+r"""Video metrics: image metrics frame by frame, temporal consistency, motion."""
+
+from __future__ import annotations
+
+from deepinv_lvtino.metrics.frames import FrameMetric
+from deepinv_lvtino.metrics.motion import FVMD
+from deepinv_lvtino.metrics.temporal import (
+    TemporalDifferenceError,
+    WarpingError,
+    visible_mask,
+)
+from deepinv_lvtino.optim.starts import optical_flow, warp
+
+__all__ = [
+    "FVMD",
+    "FrameMetric",
+    "TemporalDifferenceError",
+    "WarpingError",
+    "optical_flow",
+    "visible_mask",
+    "warp",
+]
