@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deepinv_lvtino import datasets, metrics, models, optim, physics
+    from deepinv_lvtino import datasets, metrics, models, optim, physics, plotting
     from deepinv_lvtino.optim import LVTINO, Schedule
     from deepinv_lvtino.physics import make_problem
 
@@ -26,6 +26,7 @@ __all__ = [
     "models",
     "optim",
     "physics",
+    "plotting",
 ]
 
 _HOME = {"LVTINO": "optim", "Schedule": "optim", "make_problem": "physics"}

@@ -16,7 +16,7 @@ import pytest
 import deepinv_lvtino
 
 ROOT = Path(__file__).resolve().parents[1]
-SUBPACKAGES = ("physics", "models", "optim", "metrics", "datasets")
+SUBPACKAGES = ("physics", "models", "optim", "metrics", "datasets", "plotting")
 
 in_checkout = pytest.mark.skipif(
     not (ROOT / "pyproject.toml").is_file(), reason="needs the source tree"

@@ -9,9 +9,7 @@ from deepinv_lvtino.utils import check_video
 Clamp = tuple[float, float] | None
 
 
-def check_pair(
-    x_net: Tensor | None, x: Tensor | None, least_frames: int = 1
-) -> Tensor:
+def check_pair(x_net: Tensor | None, x: Tensor | None, least_frames: int = 1) -> Tensor:
     r"""
     Check an estimate and its reference.
 

@@ -218,6 +218,7 @@ DOCUMENTED = (
     "optim",
     "metrics",
     "datasets",
+    "plotting",
 )
 
 
