@@ -43,6 +43,10 @@ def build_parser() -> argparse.ArgumentParser:
     _demo(commands)
     _download(commands)
     _info(commands)
+    # which uses the helpers below
+    from deepinv_lvtino.cli._benchmark_arguments import add_benchmark
+
+    add_benchmark(commands)
     return parser
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from deepinv_lvtino.cli._benchmark import benchmark as benchmark
 from deepinv_lvtino.cli._errors import UserError, user_errors
 from deepinv_lvtino.cli._models import check_model, print_memory
 from deepinv_lvtino.cli._models import download as download

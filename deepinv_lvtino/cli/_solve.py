@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from deepinv.loss.metric import PSNR, SSIM
 from torch import Tensor
 
 from deepinv_lvtino import LVTINO, Schedule
@@ -28,6 +27,7 @@ from deepinv_lvtino.cli._report import (
     versions,
     write_report,
 )
+from deepinv_lvtino.cli._scores import video_scores
 from deepinv_lvtino.cli._setup import Task, root_mean_square
 from deepinv_lvtino.datasets import write_video
 from deepinv_lvtino.models import DiffusersConsistencyModel, OutOfMemory
@@ -38,7 +38,6 @@ from deepinv_lvtino.optim.schedule import (
 )
 from deepinv_lvtino.physics.problems import Problem
 
-_SSIM_WINDOW = 11
 _LABELS = {
     "pseudo_inverse": "pseudo-inverse",
     "restoration": "restoration (one sample)",
@@ -150,7 +149,7 @@ def solve(
 
 
 def score(task: Task, results: dict[str, Tensor]) -> dict[str, Any]:
-    """Fit to the measurement and, in a simulation, PSNR and SSIM over the frames."""
+    """Fit to the measurement and, in a simulation, the scores of the video."""
     sigma = task.settings["sigma"]
     metrics: dict[str, Any] = {}
     for name in _LABELS:
@@ -160,16 +159,9 @@ def score(task: Task, results: dict[str, Tensor]) -> dict[str, Any]:
         residual = root_mean_square(task.physics.A(x) - task.y, task.physics)
         entry: dict[str, Any] = {"residual_over_sigma": residual / sigma}
         if task.clean is not None:
-            estimate, reference = _as_frames(x), _as_frames(task.clean)
-            entry["psnr"] = float(PSNR()(estimate, reference).mean())
-            large = min(x.shape[-2:]) >= _SSIM_WINDOW
-            entry["ssim"] = float(SSIM()(estimate, reference).mean()) if large else None
+            entry |= video_scores(x, task.clean)
         metrics[name] = entry
     return metrics
-
-
-def _as_frames(x: Tensor) -> Tensor:
-    return x[0].transpose(0, 1).clamp(0, 1)
 
 
 def print_scores(metrics: dict[str, Any]) -> None:
