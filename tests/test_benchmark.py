@@ -471,7 +471,9 @@ class TestScores:
     def test_metrics_by_name(self, clip):
         metrics = make_metrics(["psnr", "haarpsi"])
         assert metrics["psnr"](clip[None], clip[None]).item() == pytest.approx(80)
-        assert metrics["haarpsi"](clip[None], clip[None]).item() == pytest.approx(1, abs=1e-5)
+        assert metrics["haarpsi"](clip[None], clip[None]).item() == pytest.approx(
+            1, abs=1e-5
+        )
         assert all(
             metric.lower_better != SCORES[name].higher_better
             for name, metric in metrics.items()
