@@ -219,6 +219,7 @@ DOCUMENTED = (
     "metrics",
     "datasets",
     "plotting",
+    "benchmark",
 )
 
 
