@@ -30,6 +30,7 @@ from deepinv_lvtino.benchmark import (
     quoted_rows,
     solvers,
 )
+from deepinv_lvtino.benchmark import results as results_module
 from deepinv_lvtino.benchmark import scores as score_module
 from deepinv_lvtino.datasets import procedural_clip, read_video, write_video
 from deepinv_lvtino.metrics import FVMD, FrameMetric
@@ -54,10 +55,12 @@ def clip():
 
 
 @pytest.fixture
-def bench(tmp_path, clip):
+def bench(tmp_path, clip, monkeypatch):
     """A benchmark that costs nothing, with the arguments of one's choice."""
 
-    def make(**changes):
+    def make(draw=False, **changes):
+        if not draw:  # which takes longer than all the rest
+            monkeypatch.setattr(results_module, "draw_bars", lambda *arguments: None)
         options = {
             "solvers": {"adjoint": adjoint, "inverse": inverse},
             "problems": ["A"],
@@ -233,7 +236,7 @@ class TestResume:
 
 class TestTable:
     def test_csv_markdown_json_and_figure_agree(self, bench, tmp_path):
-        results = bench().run()
+        results = bench(draw=True).run()
         folder = tmp_path / "out"
         with (folder / "benchmark.csv").open(newline="") as file:
             table = list(csv.DictReader(file))
