@@ -3,6 +3,7 @@ r"""Time, peak memory and provenance of a measurement."""
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -55,6 +56,48 @@ def peak_bytes(function: Callable[[], Any], device: torch.device) -> int:
     return _status("VmHWM") - before
 
 
+class Peak:
+    r"""
+    Largest memory in use inside a ``with`` block, with what was in use before it.
+
+    On a GPU ``allocated`` is what tensors take and ``reserved`` what PyTorch holds; on the
+    CPU both are the resident set (Linux), whose high-water mark is reset first.
+
+    :param torch.device device: the device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.allocated = self.reserved = 0
+
+    def __enter__(self) -> Peak:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            trim_heap()
+            Path("/proc/self/clear_refs").write_text("5")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.device.type == "cuda":
+            self.allocated = torch.cuda.max_memory_allocated(self.device)
+            self.reserved = torch.cuda.max_memory_reserved(self.device)
+        else:
+            self.allocated = self.reserved = resident_bytes(largest=True)
+
+
+def resident_bytes(largest: bool = False) -> int:
+    r"""Resident memory of this process, or the largest that it has had (Linux)."""
+    return _status("VmHWM" if largest else "VmRSS")
+
+
+def trim_heap() -> None:
+    r"""Give freed memory back, so that a peak is not hidden in it (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def _status(key: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(key):
@@ -71,6 +114,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
     return {
         "hardware": hardware,
         "cores": os.cpu_count(),
+        "load before": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "deepinv": deepinv.__version__,

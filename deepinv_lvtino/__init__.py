@@ -11,7 +11,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deepinv_lvtino import datasets, metrics, models, optim, physics, plotting
+    from deepinv_lvtino import (
+        benchmark,
+        datasets,
+        metrics,
+        models,
+        optim,
+        physics,
+        plotting,
+    )
     from deepinv_lvtino.optim import LVTINO, Schedule
     from deepinv_lvtino.physics import make_problem
 
@@ -20,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "LVTINO",
     "Schedule",
+    "benchmark",
     "datasets",
     "make_problem",
     "metrics",

@@ -114,20 +114,20 @@ def plot_time_slices(
         spans = [width, *[0.5 * width] * count]
         size = (2.6 / height * sum(spans) + 0.2 * count, 2.6 + 0.5)
         grid: dict[str, Any] = {"nrows": 1, "ncols": count + 1, "width_ratios": spans}
-        mark, shape = "axvline", (height, 0.5 * width)
+        mark, aspect = "axvline", height / (0.5 * width)
     else:
         place = _place("row", row, height)
         spans = [height, *[0.5 * height] * count]
         size = (5.2, 5.2 / width * sum(spans) + 0.35 * (count + 1))
         grid = {"nrows": count + 1, "ncols": 1, "height_ratios": spans}
-        mark, shape = "axhline", (0.5 * height, width)
+        mark, aspect = "axhline", 0.5 * height / width
     figure, axes = pyplot.subplots(figsize=size, layout="constrained", **grid)
     first, *others = axes.flat
     _show(first, last[:, number], f"frame {number}")
     getattr(first, mark)(place, color="tab:red", lw=1)
     for axis, (label, pixels) in zip(others, slices.items(), strict=True):
         _show(axis, pixels, label)
-        axis.set_aspect(shape[0] / shape[1] * pixels.shape[2] / pixels.shape[1])
+        axis.set_aspect(aspect * pixels.shape[2] / pixels.shape[1])
     _save(figure, save)
     return figure
 
@@ -182,9 +182,9 @@ def plot_sweeps(
     r"""
     Strip of one frame over the sweeps of a run, or one strip per run.
 
-    :param Sequence[torch.Tensor] iterates: successive videos ``(C, T, H, W)``, or with a batch axis
-        of one, such as :func:`sweep_iterates` returns: the start, then the sweeps; or a
-        dictionary from labels to such lists.
+    :param Sequence[torch.Tensor] iterates: successive videos ``(C, T, H, W)``, or with a
+        batch axis of one, such as :func:`sweep_iterates` returns: the start, then the
+        sweeps; or a dictionary from labels to such lists.
     :param int frame: number of the frame; the middle one by default.
     :param torch.Tensor reference: true video, shown at the end; the titles then say the
         PSNR of the frame.

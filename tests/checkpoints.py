@@ -2,6 +2,8 @@ r"""Small models with random weights, in the layouts of the published ones."""
 
 from __future__ import annotations
 
+import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,8 @@ SDXL_AUTOENCODER = {
     "layers_per_block": 1,
     "scaling_factor": 0.13025,
 }
+#: The commit of every repository of :class:`Hub`.
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _VOCABULARY = ("<pad>", "</s>", "<unk>", "a", "high", "resolution", "video", "photo")
 
 
@@ -228,3 +232,62 @@ def low_rank(
 def save_weights(path: Path, weights: dict[str, Tensor]) -> Path:
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
     return path
+
+
+def published_folder(folder: Path) -> Path:
+    r"""All that ``download`` fetches, by the names of the repositories."""
+    wan_folder(folder / "Wan-AI" / "Wan2.1-T2V-1.3B-Diffusers")
+    causvid = folder / "tianweiy" / "CausVid" / "bidirectional_checkpoint2"
+    causvid.mkdir(parents=True)
+    save_causvid(causvid / "model.pt", wan_transformer(seed=7))
+    sdxl_folder(folder / "stabilityai" / "stable-diffusion-xl-base-1.0")
+    dmd2 = folder / "tianweiy" / "DMD2"
+    dmd2.mkdir()
+    torch.save(sdxl_unet(seed=7).state_dict(), dmd2 / "dmd2_sdxl_4step_unet_fp16.bin")
+    sdxl_autoencoder().save_pretrained(folder / "madebyollin" / "sdxl-vae-fp16-fix")
+    return folder
+
+
+class Hub:
+    r"""
+    Stands for the Hugging Face Hub: repositories are folders, and nothing is sent.
+
+    :param pathlib.Path remote: folder of the repositories, each with one commit.
+    :param pathlib.Path cache: folder of what has been fetched.
+    """
+
+    def __init__(self, remote: Path, cache: Path) -> None:
+        self.remote = remote
+        self.cache = cache
+        self.calls: list[dict[str, Any]] = []
+        self.online = True
+
+    def snapshot_download(
+        self,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        allow_patterns: list[str],
+        cache_dir: Any = None,
+        local_dir: Any = None,
+        local_files_only: bool = False,
+    ) -> str:
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        self.calls.append({"repo": repo_id, "revision": revision})
+        source = self.remote / repo_id
+        if revision not in (None, "main", COMMIT) or not source.is_dir():
+            msg = f"404 Client Error.\n\nRevision Not Found: {revision} of {repo_id}"
+            raise OSError(msg)
+        target = Path(local_dir or self.cache / repo_id / "snapshots" / COMMIT)
+        if local_files_only or not self.online:
+            if not target.is_dir():
+                msg = "Cannot find an appropriate cached snapshot folder."
+                raise LocalEntryNotFoundError(msg)
+            return str(target)
+        for path in source.rglob("*"):
+            name = path.relative_to(source)
+            if path.is_file() and any(fnmatch(str(name), p) for p in allow_patterns):
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target / name)
+        return str(target)

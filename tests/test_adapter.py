@@ -31,8 +31,10 @@ from deepinv_lvtino.models._memory import (
     num_bytes,
     parameters_on_meta,
     peak_activations,
+    with_room,
 )
 from deepinv_lvtino.models._tiling import tiled
+from deepinv_lvtino.optim import GammaStep
 from helpers import dense, rand, randn
 
 # -- predictions -----------------------------------------------------------------------
@@ -204,7 +206,7 @@ def test_pixel_scale_of_an_orthogonal_autoencoder_is_one_half_of_its_scale() -> 
 # -- other models of diffusers ---------------------------------------------------------
 
 
-def ltx() -> DiffusersConsistencyModel:
+def ltx(**decode_arguments: Any) -> DiffusersConsistencyModel:
     r"""The worked example of the user guide, with small networks."""
     from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
 
@@ -232,6 +234,7 @@ def ltx() -> DiffusersConsistencyModel:
         patch_size_t=1,
         encoder_causal=True,
         decoder_causal=False,
+        timestep_conditioning="temb" in decode_arguments,
     )
 
     def call(
@@ -264,6 +267,7 @@ def ltx() -> DiffusersConsistencyModel:
             "encoder_hidden_states": torch.randn(1, 4, 16),
             "encoder_attention_mask": torch.ones(1, 4, dtype=torch.long),
         },
+        decode_arguments=decode_arguments,
     )
 
 
@@ -274,6 +278,19 @@ def test_ltx_with_a_call_of_its_own(frames: int, padded: int) -> None:
     x = rand(1, 3, frames, 32, 40, dtype=torch.float32)
     assert model.encode(model.pad(x)).shape == (1, 8, 1 + (padded - 1) // 8, 1, 2)
     assert model.sae(x, 500).shape == x.shape
+
+
+def test_a_decoder_may_be_told_more() -> None:
+    x = rand(1, 3, 9, 32, 32, dtype=torch.float32)
+    results = []
+    for time in (0.05, 0.5):
+        torch.manual_seed(0)
+        model = ltx(temb=torch.tensor([time]))
+        for parameter in model.parameters():  # some start at zero
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        results.append(model.sae(x, 500, torch.zeros(1, 8, 2, 1, 1)))
+    assert results[0].shape == x.shape
+    assert float((results[0] - results[1]).abs().max()) > 1e-4
 
 
 def test_normalisation_may_come_from_buffers_of_the_autoencoder() -> None:
@@ -436,6 +453,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> list[Part]:
     size = num_bytes(made[0].module)
     monkeypatch.setattr(_memory, "RESERVE", 0)
     monkeypatch.setattr(Part, "device", property(lambda self: self.module.place))
+    monkeypatch.setattr(Part, "away_from", lambda self, to: self.module.place != to)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(
         _memory,
@@ -465,6 +483,17 @@ def test_networks_leave_only_when_room_is_needed(parts: list[Part]) -> None:
     assert places(parts) == ["cuda", "cpu", "cuda"]
 
 
+def test_a_device_without_number_is_the_current_one(
+    parts: list[Part], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    use(parts[0])
+    use(parts[1])
+    parts[2].run(lambda module: None, torch.device("cuda"), {})
+    assert places(parts) == ["cpu", "cuda", "cuda"]
+    assert all(part.module.place in (CUDA, torch.device("cpu")) for part in parts)
+
+
 def test_networks_leave_after_each_use_or_never(parts: list[Part]) -> None:
     parts[0].offload = True
     parts[1].offload = False
@@ -474,6 +503,64 @@ def test_networks_leave_after_each_use_or_never(parts: list[Part]) -> None:
     use(parts[2])
     use(parts[0])
     assert places(parts) == ["cpu", "cuda", "cpu"]
+
+
+def test_a_move_that_failed_half_way_is_finished() -> None:
+    network = nn.Sequential(nn.Linear(2, 2, device="meta"), nn.Linear(2, 2))
+    part = Part("network", network, False)
+    assert part.device == torch.device("meta")  # by its first tensor alone
+    assert part.away_from(torch.device("meta"))
+    part.run(lambda net: None, torch.device("meta"), {})
+    assert {p.device.type for p in network.parameters()} == {"meta"}
+    assert not part.away_from(torch.device("meta"))
+
+
+def test_data_steps_make_the_networks_leave_too(
+    parts: list[Part], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(parts[0])
+    use(parts[1])
+    tries = []
+
+    def hungry() -> str:
+        tries.append(places(parts))
+        if len(tries) == 1:
+            msg = "CUDA out of memory"
+            raise torch.cuda.OutOfMemoryError(msg)
+        return "done"
+
+    assert with_room(hungry, CUDA, what="data step", settings={}) == "done"
+    assert tries == [["cuda", "cuda", "cpu"], ["cpu", "cpu", "cpu"]]
+    monkeypatch.setattr(
+        GammaStep, "advance", lambda *_: torch.empty(2**62, dtype=torch.uint8)
+    )
+    physics = make_problem("B", img_size=(3, 2, 16, 16))
+    solver = LVTINO(schedule=Schedule.published("B"))
+    with pytest.raises(OutOfMemory, match="on cpu in the data step.*a smaller video"):
+        solver(physics(torch.rand(1, 3, 2, 16, 16)), physics)
+
+
+def test_a_network_visits_the_device_once_for_all_frames(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    visits = []
+    original = Part.run
+
+    def run(self: Part, *arguments: Any) -> Any:
+        visits.append(self.name)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Part, "run", run)
+    model = SDXLConsistencyModel(
+        LinearNetwork(0.4),
+        LinearAutoencoder(False, 1),
+        torch.zeros(1, 1, 1),
+        torch.zeros(1, 1),
+        frame_batch=1,
+        offload=True,
+    )
+    model.sae(rand(2, 3, 5, 16, 16), 374)
+    assert visits == ["autoencoder", "network", "autoencoder"]
 
 
 def test_running_out_of_memory_makes_the_others_leave_first(parts: list[Part]) -> None:
@@ -509,14 +596,17 @@ def test_running_out_of_memory_names_the_settings(
     x = rand(1, 3, 2, 16, 16)
     with pytest.raises(OutOfMemory, match="out of memory on cpu in the network") as e:
         model.sae(x, 374)
-    for setting in ("`frame_batch=1`", "`offload=True`", "`dtype=torch.bfloat16`"):
+    for setting in ("`frame_batch=1`", "`dtype=torch.bfloat16`"):
         assert setting in str(e.value)
+    assert "offload" not in str(e.value)  # there is nowhere to go from the CPU
+    assert "`offload=True`" in model._settings("network", CUDA)
     model.frame_batch, model.offload = 1, True
+    assert "`offload=True`" not in model._settings("network", CUDA)
     monkeypatch.setattr(model.autoencoder, "encode", fail)
     with pytest.raises(OutOfMemory, match="autoencoder") as e:
         model.sae(x, 374)
     assert "`tiling=Tiles(side=...)`" in str(e.value)
-    assert "offload" not in str(e.value) and "frame_batch" not in str(e.value)
+    assert "frame_batch" not in str(e.value)
 
 
 def test_other_errors_pass_through() -> None:
@@ -575,6 +665,26 @@ def test_networks_in_the_memory_format_of_tensor_cores() -> None:
     )
     weight = model.network.conv_in.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+def test_the_network_alone_is_compiled_block_by_block_if_it_says_so(
+    blocks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = checkpoints.sdxl_unet()
+    compiled = []
+    for name in ("compile", "compile_repeated_blocks"):
+        monkeypatch.setattr(network, name, lambda name=name: compiled.append(name))
+    monkeypatch.setattr(network, "_repeated_blocks", ["Block"] if blocks else [])
+    DiffusersConsistencyModel(
+        network,
+        checkpoints.sdxl_autoencoder(),
+        VariancePreserving(),
+        prediction="noise",
+        per_frame=True,
+        compile=True,
+    )
+    assert compiled == ["compile_repeated_blocks" if blocks else "compile"]
 
 
 def test_published_networks_have_their_published_sizes() -> None:

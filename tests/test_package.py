@@ -16,7 +16,15 @@ import pytest
 import deepinv_lvtino
 
 ROOT = Path(__file__).resolve().parents[1]
-SUBPACKAGES = ("physics", "models", "optim", "metrics", "datasets", "plotting")
+SUBPACKAGES = (
+    "physics",
+    "models",
+    "optim",
+    "metrics",
+    "datasets",
+    "plotting",
+    "benchmark",
+)
 
 in_checkout = pytest.mark.skipif(
     not (ROOT / "pyproject.toml").is_file(), reason="needs the source tree"

@@ -90,6 +90,55 @@ def test_an_autoencoder_of_its_own(base: Path, tmp_path: Path) -> None:
     assert same_weights(load(base, None, autoencoder=tmp_path).autoencoder, other)
 
 
+def test_files_in_single_precision_where_there_are_no_others(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = tmp_path / "remote"
+    shutil.copytree(base, remote / "owner" / "single")
+    for path in list(remote.rglob("*.fp16.safetensors")):
+        path.rename(path.with_name(path.name.replace(".fp16", "")))
+    shutil.copytree(base, remote / "owner" / "half")
+    for path in list((remote / "owner" / "half").rglob("*.fp16.safetensors")):
+        (path.with_name(path.name.replace(".fp16", ""))).write_bytes(b"too large")
+    hub = checkpoints.Hub(remote, tmp_path / "cache")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", hub.snapshot_download)
+    for name, fetches in (("half", 1), ("single", 2)):
+        hub.calls.clear()
+        found = SDXLConsistencyModel.from_pretrained(
+            f"owner/{name}", None, autoencoder=None, device="cpu"
+        )
+        assert same_weights(found.network, checkpoints.sdxl_unet())
+        assert len(hub.calls) == fetches
+
+
+def test_revisions_of_all_repositories(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = tmp_path / "remote"
+    shutil.copytree(base, remote / "a" / "base")
+    checkpoints.sdxl_unet(seed=7).save_pretrained(remote / "b" / "unet")
+    checkpoints.sdxl_autoencoder(seed=8).save_pretrained(remote / "c" / "vae")
+    hub = checkpoints.Hub(remote, tmp_path / "cache")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", hub.snapshot_download)
+    SDXLConsistencyModel.from_pretrained(
+        "a/base",
+        "b/unet",
+        autoencoder="c/vae",
+        device="cpu",
+        revision="main",
+        checkpoint_revision=checkpoints.COMMIT,
+    )
+    assert {call["repo"]: call["revision"] for call in hub.calls} == {
+        "a/base": "main",
+        "b/unet": checkpoints.COMMIT,
+        "c/vae": None,
+    }
+    with pytest.raises(FileNotFoundError, match="Revision Not Found: v9 of c/vae"):
+        SDXLConsistencyModel.from_pretrained(
+            "a/base", None, autoencoder="c/vae", autoencoder_revision="v9", device="cpu"
+        )
+
+
 def test_missing_and_unexpected_names_are_listed(
     base: Path, distilled: torch.nn.Module, tmp_path: Path
 ) -> None:
@@ -330,6 +379,27 @@ def test_an_lcm_is_told_its_guidance(base: Path, tmp_path: Path) -> None:
         None, torch.tensor([7.0]), 6, torch.float64
     )
     torch.testing.assert_close(guidance_features(7.0, 6), theirs, atol=1e-3, rtol=0)
+
+
+def test_a_negative_prompt_is_embedded_beside_the_prompt(
+    base: Path, model: SDXLConsistencyModel
+) -> None:
+    assert model.negative is None and model.guidance == 1
+    both = SDXLConsistencyModel.from_pretrained(
+        base,
+        None,
+        autoencoder=None,
+        negative_prompt="a video",
+        guidance=2.0,
+        device="cpu",
+    )
+    other = SDXLConsistencyModel.from_pretrained(
+        base, None, autoencoder=None, prompt="a video", device="cpu"
+    )
+    for name in ("prompt_embeds", "pooled_prompt_embeds"):
+        assert torch.equal(both.conditioning[name], model.conditioning[name])
+        assert torch.equal(both.negative[name], other.conditioning[name])
+        assert not torch.equal(both.negative[name], both.conditioning[name])
 
 
 def test_negative_embeddings_and_guidance(base: Path) -> None:

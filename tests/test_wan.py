@@ -16,11 +16,13 @@ from torch import Tensor
 import checkpoints
 from deepinv_lvtino import LVTINO, Schedule, make_problem
 from deepinv_lvtino.models import (
+    OutOfMemory,
     RectifiedFlow,
     SDXLConsistencyModel,
     WanConsistencyModel,
 )
 from deepinv_lvtino.models._checkpoints import build, read_file
+from deepinv_lvtino.models._memory import Part
 from helpers import generator, rand, randn
 
 FRAMES = (1, 5, 8, 9, 25)
@@ -163,6 +165,15 @@ def test_nothing_is_unpickled(
     assert not Path("should-not-exist").exists()
 
 
+def test_damaged_files_are_refused(base: Path, causvid: Path, tmp_path: Path) -> None:
+    whole = causvid.read_bytes()
+    path = tmp_path / "model.pt"
+    for part in (b"", b"not a checkpoint", whole[:1000], whole[: len(whole) // 2]):
+        path.write_bytes(part)
+        with pytest.raises(ValueError, match="more than weights, or is damaged"):
+            load(base, path)
+
+
 def test_files_that_are_no_weights_are_refused(base: Path, tmp_path: Path) -> None:
     torch.save({"step": 3}, tmp_path / "a.pt")
     with pytest.raises(ValueError, match="does not hold the weights of one network"):
@@ -188,6 +199,41 @@ def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(ImportError, match=r"deepinv-lvtino\[diffusers\]"):
         WanConsistencyModel.from_pretrained("nowhere")
+
+
+# -- the Hub ---------------------------------------------------------------------------
+
+
+def cached(folder: Path, repository: str, source: Path) -> None:
+    r"""A repository in the layout of the Hub's cache."""
+    place = folder / f"models--{repository.replace('/', '--')}"
+    shutil.copytree(source, place / "snapshots" / checkpoints.COMMIT)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(checkpoints.COMMIT)
+
+
+def test_the_cache_of_the_hub_serves_without_a_network(
+    base: Path, causvid: Path, distilled: torch.nn.Module, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    cached(cache, "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", base)
+    (tmp_path / "CausVid" / "bidirectional_checkpoint2").mkdir(parents=True)
+    shutil.copy(causvid, tmp_path / "CausVid" / "bidirectional_checkpoint2")
+    offline = {"cache_dir": cache, "local_files_only": True, "device": "cpu"}
+    with pytest.raises(FileNotFoundError, match="`deepinv-lvtino download`"):
+        WanConsistencyModel.from_pretrained(**offline)
+    cached(cache, "tianweiy/CausVid", tmp_path / "CausVid")
+    model = WanConsistencyModel.from_pretrained(**offline)
+    assert same_weights(model.network, distilled)
+    pinned = {"revision": checkpoints.COMMIT, "checkpoint_revision": "main"}
+    model = WanConsistencyModel.from_pretrained(**offline, **pinned)
+    assert same_weights(model.network, distilled)
+    with pytest.raises(FileNotFoundError, match="cached snapshot"):
+        WanConsistencyModel.from_pretrained(**offline, checkpoint_revision="v9")
+    with pytest.raises(FileNotFoundError, match=r"holds no bidirectional.*other\.pt"):
+        WanConsistencyModel.from_pretrained(
+            checkpoint="tianweiy/CausVid/bidirectional_checkpoint2/other.pt", **offline
+        )
 
 
 # -- LoRA ------------------------------------------------------------------------------
@@ -236,6 +282,14 @@ def lora_file(kind: str, path: Path) -> tuple[Path, dict[str, Tensor]]:
         state["blocks.0.norm2.weight"] += 0.125
         weights["diffusion_model.head.head.diff"] = torch.full((16, 24), 0.5)
         state["proj_out.weight"] += 0.5
+        for old, count in (("blocks.1", 6), ("head", 2)):
+            change = torch.full((1, count, 24), 0.75)
+            weights[f"diffusion_model.{old}.diff_m"] = change
+            name = f"{old}.scale_shift_table".removeprefix("head.")
+            state[name] += 0.75
+        name = "diffusion_model.blocks.0.modulation.diff"
+        weights[name] = torch.full((1, 6, 24), 0.375)
+        state["blocks.0.scale_shift_table"] += 0.375
     return checkpoints.save_weights(path, weights), state
 
 
@@ -246,6 +300,15 @@ def test_lora_weights_are_merged_into_the_base_model(
     path, expected = lora_file(kind, tmp_path / "lora.safetensors")
     found = load(base, path).network.state_dict()
     assert found.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name])
+
+
+def test_a_folder_with_a_lora_is_understood(base: Path, tmp_path: Path) -> None:
+    path, expected = lora_file(
+        "diffusers", tmp_path / "pytorch_lora_weights.safetensors"
+    )
+    found = load(base, tmp_path).network.state_dict()
     for name in expected:
         torch.testing.assert_close(found[name], expected[name])
 
@@ -322,6 +385,51 @@ def test_embeddings_serve_instead_of_the_prompt(
     x = rand(1, 3, 5, 16, 16, dtype=torch.float32)
     noise = randn(1, 4, 2, 2, 2, dtype=torch.float32)
     assert torch.equal(again.sae(x, 522, noise), model.sae(x, 522, noise))
+
+
+def test_a_negative_prompt_is_embedded_beside_the_prompt(
+    base: Path, model: WanConsistencyModel
+) -> None:
+    assert model.negative is None and model.guidance == 1
+    options = {"negative_prompt": "a photo", "guidance": 2.0, "device": "cpu"}
+    both = WanConsistencyModel.from_pretrained(base, None, **options)
+    other = WanConsistencyModel.from_pretrained(
+        base, None, prompt="a photo", device="cpu"
+    )
+    name = "encoder_hidden_states"
+    assert torch.equal(both.conditioning[name], model.conditioning[name])
+    assert torch.equal(both.negative[name], other.conditioning[name])
+    assert not torch.equal(both.negative[name], both.conditioning[name])
+    again = WanConsistencyModel.from_pretrained(
+        base, None, embeddings={"prompt_embeds": other.conditioning[name]}, **options
+    )
+    assert torch.equal(again.conditioning[name], again.negative[name])
+
+
+def test_a_text_encoder_that_does_not_fit_works_on_the_cpu(
+    base: Path, model: WanConsistencyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Part.run
+    places = []
+
+    def run(
+        self: Part, function: object, device: torch.device, *rest: object
+    ) -> object:
+        places.append(device.type)
+        if device.type == "meta":
+            msg = "too small"
+            raise OutOfMemory(msg) from RuntimeError("GPU out of memory")
+        return original(self, function, device, *rest)
+
+    monkeypatch.setattr(Part, "run", run)
+    options = {"negative_prompt": "a photo", "guidance": 2.0, "device": "meta"}
+    with pytest.warns(UserWarning, match="does not fit on meta, and works on the CPU"):
+        found = WanConsistencyModel.from_pretrained(
+            base, None, dtype=torch.float32, **options
+        )
+    assert places == ["meta", "cpu", "cpu"]  # the second prompt does not try again
+    name = "encoder_hidden_states"
+    assert torch.equal(found.conditioning[name], model.conditioning[name])
 
 
 def test_embeddings_of_another_model_are_refused(base: Path) -> None:
@@ -437,6 +545,32 @@ def test_guidance_mixes_two_evaluations(
         load(base, causvid, guidance=3.0)
 
 
+def test_wan_2_2_with_patches_in_its_autoencoder() -> None:
+    r"""Wan 2.2 (5 billion parameters): 16 pixels for a latent, and 32 with patches."""
+    from diffusers import AutoencoderKLWan
+
+    settings = checkpoints.WAN_AUTOENCODER | {
+        "z_dim": 6,
+        "latents_mean": [0.1] * 6,
+        "latents_std": [2.0] * 6,
+        "in_channels": 12,
+        "out_channels": 12,
+        "patch_size": 2,
+        "is_residual": True,
+        "scale_factor_spatial": 16,
+    }
+    model = WanConsistencyModel(
+        checkpoints.wan_transformer(in_channels=6, out_channels=6),
+        checkpoints.randomise(AutoencoderKLWan(**settings), 3),
+        embeddings()["prompt_embeds"],
+        schedule=RectifiedFlow(shift=5.0, snap=True),
+    )
+    assert model.multiple == (4, 32, 32)
+    x = rand(1, 3, 6, 40, 32, dtype=torch.float32)
+    assert model.encode(model.pad(x)).shape == (1, 6, 3, 4, 2)
+    assert model.sae(x, 522).shape == x.shape
+
+
 # -- the solver ------------------------------------------------------------------------
 
 
@@ -472,3 +606,19 @@ def test_published_schedules_run_end_to_end_and_replay_bit_for_bit(
     assert drawn["k0/image"].shape == (1, 4, 1, 4, 6)  # shared by the frames
     again = solver(y, physics, noise_source=lambda label, like: drawn[label])
     assert torch.equal(first, again)
+
+
+def test_calibrated_schedules_run_too(
+    model: WanConsistencyModel, image_model: SDXLConsistencyModel
+) -> None:
+    size = (3, 5, 32, 32)
+    physics = make_problem("A", img_size=size)
+    y = physics(rand(1, *size, dtype=torch.float32))
+    schedule = Schedule.calibrated([0.1, 0.02], eta=0.4)
+    solver = LVTINO(model, image_model, schedule=schedule, seed=0)
+    half = solver.init_params_algo["sweep"][0].video
+    # the step follows from the noise level that the timetable realises
+    ratio = model.schedule.noise_ratio(half.time)
+    assert half.data_step.stepsize == model.pixel_scale**2 * ratio / 2
+    assert half.data_step.stepsize == pytest.approx(0.04, rel=0.02)
+    assert bool(torch.isfinite(solver(y, physics)).all())

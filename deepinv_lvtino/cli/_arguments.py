@@ -43,6 +43,10 @@ def build_parser() -> argparse.ArgumentParser:
     _demo(commands)
     _download(commands)
     _info(commands)
+    # which uses the helpers below
+    from deepinv_lvtino.cli._benchmark_arguments import add_benchmark
+
+    add_benchmark(commands)
     return parser
 
 
@@ -176,13 +180,7 @@ def _download(commands: argparse._SubParsersAction) -> None:
         metavar="FOLDER",
         help="folder to write into, for `restore --weights`; default: the Hub's cache",
     )
-    parser.add_argument(
-        "--revision",
-        action="append",
-        type=_revision,
-        metavar="REPOSITORY=COMMIT",
-        help="commit, tag or branch of a repository; can be repeated",
-    )
+    _revisions(parser)
     _offline(parser)
 
 
@@ -208,7 +206,12 @@ def _info(commands: argparse._SubParsersAction) -> None:
 
 
 def _models(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("models")
+    group = parser.add_argument_group(
+        "models",
+        "With the published models, problems A, B, C and jpeg are solved with the "
+        "published schedule, unless --steps, or --eta other than 0 and 1, asks for a "
+        "calibrated one. --eta 1 is the video model alone, --eta 0 the image model alone.",
+    )
     group.add_argument(
         "--model",
         choices=("embedded", "wan"),
@@ -237,9 +240,27 @@ def _models(parser: argparse.ArgumentParser) -> None:
         "--tile",
         type=_positive,
         metavar="PIXELS",
-        help="largest side of the tiles that large frames are cut into",
+        help="largest side of the tiles that large frames are cut into for the "
+        "autoencoders",
     )
+    group.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float16", "float32"),
+        help="precision of the networks; default: on a GPU bfloat16 (SDXL: float16), else "
+        "float32",
+    )
+    _revisions(group)
     _offline(group)
+
+
+def _revisions(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--revision",
+        action="append",
+        type=_revision,
+        metavar="REPOSITORY=COMMIT",
+        help="commit, tag or branch of a repository; can be repeated",
+    )
 
 
 def _offline(parser: argparse._ActionsContainer) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
+from deepinv_lvtino.cli._benchmark import benchmark as benchmark
 from deepinv_lvtino.cli._errors import UserError, user_errors
+from deepinv_lvtino.cli._models import check_model, print_memory
 from deepinv_lvtino.cli._models import download as download
-from deepinv_lvtino.cli._models import print_memory
 from deepinv_lvtino.cli._outputs import beside, check_outputs, staging
 from deepinv_lvtino.cli._report import (
     Stopwatch,
@@ -56,6 +57,7 @@ def restore(arguments: argparse.Namespace) -> None:
             "measurement and the problem."
         )
         raise UserError(msg)
+    check_model(arguments)
     device = choose_device(arguments.device)
     solver = make_solver(arguments, device)
     watch = Stopwatch(device)

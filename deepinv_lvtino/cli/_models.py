@@ -15,7 +15,7 @@ from deepinv_lvtino.models import (
     WanConsistencyModel,
     estimate_memory,
 )
-from deepinv_lvtino.models._checkpoints import need
+from deepinv_lvtino.models._checkpoints import fetch, need
 from deepinv_lvtino.models.sdxl import (
     SDXL_AUTOENCODER,
     SDXL_AUTOENCODER_FILES,
@@ -32,6 +32,7 @@ from deepinv_lvtino.models.wan import (
 )
 
 _GIB = 2**30
+_SMALLEST_TILE = 64
 
 
 def _one_file(path: str) -> tuple[str, list[str]]:
@@ -67,43 +68,101 @@ def library(name: str) -> Any:
         raise UserError(str(error)) from error
 
 
-def download(arguments: argparse.Namespace) -> None:
-    """Fetch the weights of published models."""
-    hub = library("huggingface_hub")
-    revisions = dict(arguments.revision or ())
-    wanted = {
+def _files(models: list[str]) -> dict[str, list[str]]:
+    return {
         repository: files
-        for name in arguments.models or list(WEIGHTS)
+        for name in models
         for repository, files in WEIGHTS[name].items()
     }
+
+
+def _revisions(arguments: argparse.Namespace, wanted: dict[str, list[str]]) -> dict:
+    revisions = dict(arguments.revision or ())
     unknown = sorted(set(revisions) - set(wanted))
     if unknown:
         msg = (
-            f"--revision names {', '.join(unknown)}; the repositories to fetch are "
+            f"--revision names {', '.join(unknown)}; the repositories in use are "
             f"{', '.join(wanted)}."
         )
         raise UserError(msg)
+    return revisions
+
+
+def download(arguments: argparse.Namespace) -> None:
+    """Fetch the weights of published models."""
+    library("huggingface_hub")
+    wanted = _files(arguments.models or list(WEIGHTS))
+    revisions = _revisions(arguments, wanted)
     for repository, files in wanted.items():
         print(f"{repository}: {', '.join(files)}", flush=True)
         target = None if arguments.to is None else Path(arguments.to) / repository
         try:
-            found = hub.snapshot_download(
+            found = fetch(
                 repository,
+                files,
                 revision=revisions.get(repository),
-                allow_patterns=files,
                 local_dir=target,
                 local_files_only=arguments.offline,
             )
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            msg = (
-                f"{repository} cannot be fetched: {reason} What has arrived is kept; the "
-                "same command goes on from there."
+        except OSError as error:
+            hint = (
+                "Run it without --offline to fetch what is missing."
+                if arguments.offline
+                else "What has arrived is kept: the same command goes on from there."
             )
+            msg = f"{repository} cannot be fetched ({error}). {hint}"
             raise UserError(msg) from error
+        _check_complete(repository, found, files)
         # the cache names its folders after the commit
-        commit = "" if target else f" (commit {Path(found).name})"
+        commit = "" if target else f" (commit {found.name})"
         print(f"  {found}{commit}", flush=True)
+
+
+def _check_complete(repository: str, folder: Path, files: list[str]) -> None:
+    """Refuse a folder without one of the files: names may have changed since."""
+    missing = [name for name in files if not any(folder.glob(name))]
+    if missing:
+        msg = (
+            f"{repository} holds no {', '.join(missing)} in this revision; name another "
+            f"one with --revision {repository}=COMMIT."
+        )
+        raise UserError(msg)
+
+
+def check_model(arguments: argparse.Namespace) -> None:
+    """Refuse options that cannot be followed, before anything is read."""
+    if arguments.model == "embedded":
+        for name in ("weights", "prompt", "frame_batch", "tile", "dtype", "revision"):
+            if getattr(arguments, name) is not None:
+                option = "--" + name.replace("_", "-")
+                msg = f"{option} is for --model wan; the embedded models have no such."
+                raise UserError(msg)
+        return
+    for name in ("diffusers", "transformers"):
+        library(name)
+    _tiles(arguments)
+    revisions = _revisions(arguments, _files(_used(arguments)))
+    if arguments.weights is not None:
+        if revisions:
+            msg = "--revision is for the Hub; with --weights the folder says it all."
+            raise UserError(msg)
+        for repository in _files(_used(arguments)):
+            _local(arguments, repository)
+
+
+def _used(arguments: argparse.Namespace) -> list[str]:
+    """Models that have a weight other than zero."""
+    unused = {0: "wan", 1: "sdxl"}.get(arguments.eta)
+    return [name for name in WEIGHTS if name != unused]
+
+
+def _tiles(arguments: argparse.Namespace) -> Tiles | str:
+    if arguments.tile is None:
+        return "auto"
+    if arguments.tile < _SMALLEST_TILE:
+        msg = f"--tile must be {_SMALLEST_TILE} or more; got {arguments.tile}."
+        raise UserError(msg)
+    return Tiles(arguments.tile, min(128, arguments.tile // 4))
 
 
 def published_models(
@@ -114,37 +173,74 @@ def published_models(
         "device": device,
         "offload": _OFFLOAD[arguments.offload],
         "local_files_only": arguments.offline,
+        "tiling": _tiles(arguments),
     }
-    if arguments.tile is not None:
-        with user_errors():
-            options["tiling"] = Tiles(arguments.tile, min(128, arguments.tile // 4))
-    library("diffusers")
-    library("transformers")
-    root = arguments.weights
+    if arguments.dtype is not None:
+        options["dtype"] = getattr(torch, arguments.dtype)
+    used = _used(arguments)
+    revisions = _revisions(arguments, _files(used))
 
-    def source(name: str) -> str:
-        return name if root is None else str(Path(root) / name)
+    def source(name: str) -> tuple[str, str | None]:
+        repository = "/".join(name.split("/")[:2])
+        return _local(arguments, name), revisions.get(repository)
 
     video, image = None, None
     with user_errors():
-        if arguments.eta != 0:
+        if "wan" in used:
+            base, revision = source(WAN_REPOSITORY)
+            checkpoint, checkpoint_revision = source(WAN_CHECKPOINT)
             video = WanConsistencyModel.from_pretrained(
-                source(WAN_REPOSITORY),
-                source(WAN_CHECKPOINT),
+                base,
+                checkpoint,
                 prompt=arguments.prompt or WAN_PROMPT,
+                revision=revision,
+                checkpoint_revision=checkpoint_revision,
                 **options,
             )
-        if arguments.eta != 1:
+        if "sdxl" in used:
             if arguments.frame_batch is not None:
                 options["frame_batch"] = arguments.frame_batch
+            base, revision = source(SDXL_REPOSITORY)
+            checkpoint, checkpoint_revision = source(SDXL_CHECKPOINT)
+            autoencoder, autoencoder_revision = source(SDXL_AUTOENCODER)
             image = SDXLConsistencyModel.from_pretrained(
-                source(SDXL_REPOSITORY),
-                source(SDXL_CHECKPOINT),
-                autoencoder=source(SDXL_AUTOENCODER),
+                base,
+                checkpoint,
+                autoencoder=autoencoder,
                 prompt=arguments.prompt or SDXL_PROMPT,
+                revision=revision,
+                checkpoint_revision=checkpoint_revision,
+                autoencoder_revision=autoencoder_revision,
                 **options,
             )
     return video, image
+
+
+def _local(arguments: argparse.Namespace, name: str) -> str:
+    """A repository or a file in one; with --weights the same below that folder."""
+    if arguments.weights is None:
+        return name
+    path = Path(arguments.weights) / name
+    if not path.exists():
+        msg = (
+            f"--weights {arguments.weights} lacks {name}; `deepinv-lvtino download --to "
+            f"{arguments.weights}` puts it there."
+        )
+        raise UserError(msg)
+    return str(path.resolve())
+
+
+def weights_entry(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the report says about the weights: where they are from, and their commits."""
+    wanted = _files(_used(arguments))
+    revisions = dict(arguments.revision or ())
+    commits: dict[str, str | None] = dict.fromkeys(wanted)
+    if arguments.weights is None:
+        for repository, files in wanted.items():
+            revision = revisions.get(repository)
+            found = fetch(repository, files, revision=revision, local_files_only=True)
+            commits[repository] = found.name
+    return {"folder": arguments.weights, "commits": commits, "prompt": arguments.prompt}
 
 
 def in_words(message: str) -> str:
@@ -153,6 +249,7 @@ def in_words(message: str) -> str:
         ("`frame_batch=1`", "--frame-batch 1"),
         ("`offload=True`", "--offload always"),
         ("`tiling=Tiles(side=...)`", "--tile"),
+        ("`dtype=torch.bfloat16`", "--dtype bfloat16"),
     ):
         message = message.replace(setting, option)
     return message
@@ -185,5 +282,5 @@ def print_memory(num_frames: int, height: int, width: int) -> None:
     print(
         f"  both models: {(weights + activations) / _GIB:.1f} with --offload never, "
         f"{least / _GIB:.1f} with --offload always; before the run, once, "
-        f"{prompt / _GIB:.1f} for the prompt"
+        f"{prompt / _GIB:.1f} for the prompt (on the CPU if it does not fit)"
     )

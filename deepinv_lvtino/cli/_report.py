@@ -3,7 +3,6 @@ r"""The JSON report beside an output."""
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,33 +12,9 @@ from typing import Any
 
 import torch
 
-import deepinv_lvtino
+from deepinv_lvtino._environment import describe_device as describe_device
+from deepinv_lvtino._environment import versions as versions
 from deepinv_lvtino.cli._outputs import beside
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    import av
-    import deepinv
-
-    libraries = av.library_versions
-    return {
-        "deepinv_lvtino": deepinv_lvtino.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "deepinv": deepinv.__version__,
-        "av": av.__version__,
-        "libavcodec": ".".join(map(str, libraries["libavcodec"])),
-    }
-
-
-def describe_device(device: torch.device) -> str:
-    """Device in words."""
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    if device.type == "cpu":
-        return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
-    return str(device)
 
 
 def clip_entry(shape: tuple[int, ...], fps: Fraction) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def simulate(
 ) -> Task:
     """Degrade a clean clip ``(3, T, H, W)``."""
     height, width = frames.shape[-2:]
-    _check_divides(problem, width, height)
+    check_divides(problem, width, height)
     grid = arguments.grid or "deepinv"
     sigma = problem.sigma if arguments.sigma is None else arguments.sigma
     mask_seed = arguments.mask_seed or 0
@@ -136,7 +136,7 @@ def simulate(
     return Task(problem, physics, physics(clean), fps, clean, settings)
 
 
-def _check_divides(problem: Problem, width: int, height: int) -> None:
+def check_divides(problem: Problem, width: int, height: int) -> None:
     factor = problem.scale_factor
     if width % factor == 0 and height % factor == 0:
         return

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from deepinv.loss.metric import PSNR, SSIM
 from torch import Tensor
 
 from deepinv_lvtino import LVTINO, Schedule
 from deepinv_lvtino.cli._errors import UserError, user_errors
-from deepinv_lvtino.cli._models import in_words, published_models
+from deepinv_lvtino.cli._models import in_words, published_models, weights_entry
 from deepinv_lvtino.cli._outputs import beside
 from deepinv_lvtino.cli._picture import (
     Row,
@@ -28,13 +27,17 @@ from deepinv_lvtino.cli._report import (
     versions,
     write_report,
 )
+from deepinv_lvtino.cli._scores import video_scores
 from deepinv_lvtino.cli._setup import Task, root_mean_square
 from deepinv_lvtino.datasets import write_video
-from deepinv_lvtino.models import OutOfMemory
-from deepinv_lvtino.optim.schedule import DEFAULT_ETA, CalibratedSchedule
+from deepinv_lvtino.models import DiffusersConsistencyModel, OutOfMemory
+from deepinv_lvtino.optim.schedule import (
+    DEFAULT_ETA,
+    PUBLISHED_PROBLEMS,
+    CalibratedSchedule,
+)
 from deepinv_lvtino.physics.problems import Problem
 
-_SSIM_WINDOW = 11
 _LABELS = {
     "pseudo_inverse": "pseudo-inverse",
     "restoration": "restoration (one sample)",
@@ -57,38 +60,60 @@ def make_solver(arguments: argparse.Namespace, device: torch.device) -> LVTINO:
         return LVTINO(schedule=schedule, seed=arguments.seed).to(device)
 
 
-def solver_for(
-    arguments: argparse.Namespace,
-    problem: Problem,
-    solver: LVTINO,
-    device: torch.device,
-) -> LVTINO:
+def solver_for(arguments: argparse.Namespace, task: Task, solver: LVTINO) -> LVTINO:
     """The solver with the schedule of a problem, and the models asked for."""
     video, image = solver.video_model, solver.image_model
-    schedule = _schedule_for(arguments, problem, solver.schedule)
-    if getattr(arguments, "model", "embedded") != "embedded":
-        video, image = published_models(arguments, device)
-        if problem.name in PUBLISHED_PROBLEMS and arguments.steps is None:
-            schedule = Schedule.published(problem.name)
-        elif problem.linear and arguments.steps is None:
-            schedule = Schedule.calibrated(eta=arguments.eta)
-    return LVTINO(
-        video,
-        image,
-        schedule=schedule,
-        seed=arguments.seed,
-        show_progress_bar=sys.stderr.isatty(),
-    )
+    published = _is_published(arguments)
+    schedule = _schedule_for(arguments, task.problem, solver.schedule, published)
+    if published:
+        print("loading the published models", flush=True)
+        video, image = published_models(arguments, task.y.device)
+        if isinstance(schedule, CalibratedSchedule):
+            _measure_pixel_scales(task, arguments.seed, video, image)
+    with user_errors():
+        return LVTINO(
+            video,
+            image,
+            schedule=schedule,
+            seed=arguments.seed,
+            show_progress_bar=sys.stderr.isatty(),
+        )
+
+
+def _is_published(arguments: argparse.Namespace) -> bool:
+    return getattr(arguments, "model", "embedded") == "wan"
+
+
+def _measure_pixel_scales(
+    task: Task, seed: int, *models: DiffusersConsistencyModel | None
+) -> None:
+    """A calibrated schedule is only as good as the size of the latents' unit."""
+    start = task.physics.A_dagger(task.y).clamp(0, 1)
+    for model in models:
+        if model is not None:
+            rng = torch.Generator(start.device).manual_seed(seed)
+            model.measure_pixel_scale(start, generator=rng)
 
 
 def _schedule_for(
-    arguments: argparse.Namespace, problem: Problem, asked: Schedule
+    arguments: argparse.Namespace, problem: Problem, asked: Schedule, published: bool
 ) -> Schedule:
+    """
+    The schedule of a problem: what the options ask for, else the setting made for it.
+
+    Settings exist for the embedded models, and published ones for the published models,
+    of which one alone may be used.
+    """
+    alone = arguments.eta in (0, 1)
     if problem.linear:
-        if arguments.steps is not None:
+        if not published and arguments.steps is None:
+            return Schedule.embedded(problem.name, arguments.eta)
+        explicit = arguments.steps is not None or not (arguments.eta is None or alone)
+        if explicit or problem.name not in PUBLISHED_PROBLEMS:
             return asked
-        return Schedule.embedded(problem.name, arguments.eta)
-    for option, value in (("--steps", arguments.steps), ("--eta", arguments.eta)):
+        return Schedule.published(problem.name)
+    eta = None if published and alone else arguments.eta
+    for option, value in (("--steps", arguments.steps), ("--eta", eta)):
         if value is not None:
             msg = (
                 f"{option} cannot be followed for problem {problem.name}, which is not "
@@ -124,7 +149,7 @@ def solve(
 
 
 def score(task: Task, results: dict[str, Tensor]) -> dict[str, Any]:
-    """Fit to the measurement and, in a simulation, PSNR and SSIM over the frames."""
+    """Fit to the measurement and, in a simulation, the scores of the video."""
     sigma = task.settings["sigma"]
     metrics: dict[str, Any] = {}
     for name in _LABELS:
@@ -134,16 +159,9 @@ def score(task: Task, results: dict[str, Tensor]) -> dict[str, Any]:
         residual = root_mean_square(task.physics.A(x) - task.y, task.physics)
         entry: dict[str, Any] = {"residual_over_sigma": residual / sigma}
         if task.clean is not None:
-            estimate, reference = _as_frames(x), _as_frames(task.clean)
-            entry["psnr"] = float(PSNR()(estimate, reference).mean())
-            large = min(x.shape[-2:]) >= _SSIM_WINDOW
-            entry["ssim"] = float(SSIM()(estimate, reference).mean()) if large else None
+            entry |= video_scores(x, task.clean)
         metrics[name] = entry
     return metrics
-
-
-def _as_frames(x: Tensor) -> Tensor:
-    return x[0].transpose(0, 1).clamp(0, 1)
 
 
 def print_scores(metrics: dict[str, Any]) -> None:
@@ -218,8 +236,11 @@ def restore_and_write(
     source: str,
 ) -> None:
     """Everything after the measurement: restore, score, write into ``folder``."""
-    with watch.stage("load"):
-        solver = solver_for(arguments, task.problem, solver, task.y.device)
+    try:
+        with watch.stage("load"):
+            solver = solver_for(arguments, task, solver)
+    except OutOfMemory as error:
+        raise UserError(in_words(str(error))) from error
     _, frames, height, width = task.physics.img_size
     print(
         f"problem {task.problem.name} ({task.problem.description}), grid "
@@ -247,6 +268,7 @@ def restore_and_write(
             "video": _model_name(solver.video_model),
             "image": _model_name(solver.image_model),
         },
+        "weights": weights_entry(arguments) if _is_published(arguments) else None,
         "metrics": metrics,
         "seconds": watch.seconds,
     }

@@ -2,6 +2,12 @@ r"""Videos: files and folders of frames, and procedural clips."""
 
 from __future__ import annotations
 
+from deepinv_lvtino.datasets.collections import (
+    VideoCollection,
+    adobe240,
+    find_videos,
+    gopro240,
+)
 from deepinv_lvtino.datasets.dead_leaves import (
     DeadLeavesVideos,
     dead_leaves_clip,
@@ -19,9 +25,13 @@ from deepinv_lvtino.datasets.video import (
 __all__ = [
     "DeadLeavesVideos",
     "VideoClip",
+    "VideoCollection",
+    "adobe240",
     "check_output",
     "dead_leaves_clip",
     "dead_leaves_pool",
+    "find_videos",
+    "gopro240",
     "procedural_clip",
     "read_video",
     "resize_video",

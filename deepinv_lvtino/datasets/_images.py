@@ -28,10 +28,10 @@ def list_frames(folder: Path) -> list[Path]:
         for path in folder.iterdir()
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     ]
-    return sorted(images, key=lambda path: (_natural_key(path.name), path.name))
+    return sorted(images, key=lambda path: (natural_key(path.name), path.name))
 
 
-def _natural_key(name: str) -> list[tuple[int, int, str]]:
+def natural_key(name: str) -> list[tuple[int, int, str]]:
     parts = re.split(r"(\d+)", name.lower())
     return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts if p]
 

@@ -23,7 +23,9 @@ class FrameMetric(Metric):
 
     Any DeepInverse metric can be wrapped, with or without a reference. What it does to
     its inputs (``norm_inputs``, ``center_crop``, ``complex_abs``) it does to each frame.
-    Metrics made for volumes, or for video, need no wrapper.
+    Metrics made for volumes, or for video, need no wrapper. :func:`deepinv.test` and the
+    trainer call a metric by the name of its class: to give them several frame metrics,
+    derive a class from this one for each.
 
     The estimate is projected to [0, 1] first, since a sampler's output may leave that
     interval by a little and many metrics are only defined there; the reference is taken

@@ -7,6 +7,8 @@ Nothing is unpickled: files are safetensors, or PyTorch's with ``weights_only=Tr
 from __future__ import annotations
 
 import json
+import pickle
+import struct
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
@@ -32,7 +34,20 @@ _WEIGHT_FILES = (
     "diffusion_pytorch_model.bin",
     "diffusion_pytorch_model.fp16.bin",
 )
+_LORA_FILE = "pytorch_lora_weights.safetensors"
 _SHOWN = 20
+# what PyTorch's reader raises on files that are damaged, or hold more than tensors
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    struct.error,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def need(name: str) -> ModuleType:
@@ -96,31 +111,84 @@ def locate(
             "Hugging Face Hub, such as 'Wan-AI/Wan2.1-T2V-1.3B-Diffusers'."
         )
         raise FileNotFoundError(msg)
-    hub = need("huggingface_hub")
     repo, inside = "/".join(pieces[:2]), "/".join(pieces[2:])
     if inside:
         patterns = (inside,) if is_file_name(inside) else (f"{inside}/*",)
     try:
-        folder = hub.snapshot_download(
+        folder = fetch(
             repo,
+            patterns,
             revision=revision,
-            allow_patterns=list(patterns),
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
-    except (OSError, ValueError, hub.errors.HfHubHTTPError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except FileNotFoundError as error:
         msg = (
             f"{source} is no local path, and the Hugging Face Hub cannot provide it "
-            f"({reason}). Fetch it beforehand with `deepinv-lvtino download`, or give a "
+            f"({error}). Fetch it beforehand with `deepinv-lvtino download`, or give a "
             "local folder."
         )
         raise FileNotFoundError(msg) from error
-    found = Path(folder) / inside if inside else Path(folder)
+    found = folder / inside if inside else folder
     if not found.exists():
-        msg = f"{repo} holds no {inside} (revision {revision or 'main'})."
+        msg = (
+            f"{repo} holds no {inside} (revision {revision or 'main'}). Check the name, or "
+            "fetch it if only the cache may be used."
+        )
         raise FileNotFoundError(msg)
     return found
+
+
+def fetch(
+    repository: str,
+    patterns: Sequence[str],
+    *,
+    revision: str | None = None,
+    cache_dir: Source | None = None,
+    local_dir: Source | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    r"""
+    Fetch files of a repository of the Hub, or find them in its cache.
+
+    :param str repository: ``'owner/name'``.
+    :param Sequence[str] patterns: the files.
+    :param str revision: branch, tag or commit; the main branch by default.
+    :param str, pathlib.Path cache_dir: cache of the Hub; its default place by default.
+    :param str, pathlib.Path local_dir: folder to write to instead of the cache.
+    :param bool local_files_only: use only what is there already.
+    :return: (pathlib.Path) the folder that holds them.
+    :raises FileNotFoundError: if the Hub cannot provide them; the message is its reason.
+    """
+    hub = need("huggingface_hub")
+    # connections that break off are errors of its HTTP library, which has changed
+    transport = getattr(hub.errors, "HTTPError", OSError)
+    try:
+        found = hub.snapshot_download(
+            repository,
+            revision=revision,
+            allow_patterns=list(patterns),
+            cache_dir=cache_dir,
+            local_dir=local_dir,
+            local_files_only=local_files_only,
+        )
+    except (OSError, ValueError, transport) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FileNotFoundError(reason) from error
+    return Path(found)
+
+
+def lora_or_network(path: Path) -> tuple[Path, bool]:
+    r"""
+    Whether weights are those of a network, or low-rank changes (LoRA).
+
+    :param pathlib.Path path: file, or folder in the layout of diffusers.
+    :return: (tuple[pathlib.Path, bool]) the path, that of the file for a folder with a
+        LoRA, and whether it is one.
+    """
+    if (path / _LORA_FILE).is_file():
+        path = path / _LORA_FILE
+    return path, path.is_file() and is_lora(read_file(path))
 
 
 def read_file(path: Source) -> Weights:
@@ -146,9 +214,9 @@ def read_file(path: Source) -> Weights:
         found = torch.load(
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
-    except Exception as error:  # the unpickler raises what it likes
-        if isinstance(error, OSError):
-            raise
+    except _UNREADABLE as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # it is not there, or may not be read
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         msg = (
             f"{path} holds more than weights, or is damaged, and was not loaded "
@@ -317,6 +385,7 @@ _ROLES = {
     ".diff": "weight",
     ".lora_B.bias": "bias",
     ".diff_b": "bias",
+    ".diff_m": "modulation",
 }
 
 
@@ -354,7 +423,8 @@ def merge_lora(
         W \leftarrow W + \text{scale} \, \frac{\alpha}{r} \, B A
 
     with :math:`\alpha = r` where a file does not say otherwise. Full differences
-    (``.diff``, ``.diff_b``) are added as they are. Merged once, they cost nothing later.
+    (``.diff``, ``.diff_b``, ``.diff_m``) are added as they are. Merged once, they cost
+    nothing later.
 
     :param dict[str, torch.Tensor] weights: weights of the base model; changed in place.
     :param dict[str, torch.Tensor] lora: the changes.
@@ -392,6 +462,8 @@ def _merge_layer(
     """Change one layer; returns what does not fit."""
     wrong = []
     matrix, bias = f"{target}.weight", f"{target}.bias"
+    if target in weights:  # a parameter of its own, such as a modulation
+        matrix = target
     if ("down" in parts) != ("up" in parts) or set(parts) == {"alpha"}:
         wrong.append(f"{layer} (one factor of two is missing)")
     elif "down" in parts:
@@ -405,6 +477,9 @@ def _merge_layer(
         wrong += _add(weights, matrix, scale * parts["weight"].float(), layer)
     if "bias" in parts:
         wrong += _add(weights, bias, scale * parts["bias"].float(), layer)
+    if "modulation" in parts:
+        table = f"{target}.scale_shift_table".removeprefix("head.")
+        wrong += _add(weights, table, scale * parts["modulation"].float(), layer)
     return wrong
 
 

@@ -44,7 +44,7 @@ def wan_names(names: list[str]) -> dict[str, str]:
         return plain
     renamed = wan_to_diffusers_names([f"{name}.weight" for name in plain.values()])
     return {
-        given: renamed[f"{name}.weight"].removesuffix(".weight")
+        given: renamed.get(f"{name}.weight", name).removesuffix(".weight")
         for given, name in plain.items()
     }
 

@@ -20,8 +20,12 @@ Result = TypeVar("Result")
 #: Left free beside the weights when a network is moved to a GPU, in bytes.
 RESERVE = 2 * 2**30
 
+# what the CPU and Apple's GPUs say
+_OUT_OF_MEMORY = ("can't allocate memory", "backend out of memory")
+
 _parts: weakref.WeakSet[Part] = weakref.WeakSet()
 _clock = count()
+_CPU = torch.device("cpu")
 
 
 class OutOfMemory(RuntimeError):
@@ -63,6 +67,15 @@ class Part:
         r"""Where the network is; ``None`` if it has no tensors."""
         return next((tensor.device for tensor in _tensors(self.module)), None)
 
+    def away_from(self, device: torch.device) -> bool:
+        r"""
+        Whether any of its tensors is elsewhere (a move may have failed half-way).
+
+        :param torch.device device: the device.
+        :return: (bool) whether the network has to move.
+        """
+        return any(tensor.device != device for tensor in _tensors(self.module))
+
     def run(
         self,
         function: Callable[[nn.Module], Result],
@@ -79,28 +92,20 @@ class Part:
         :return: what ``function`` returns.
         :raises OutOfMemory: if the device's memory does not suffice.
         """
-        try:
-            try:
-                return self._use(function, device)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or not release_others(self, device):
-                    raise
-            return self._use(function, device)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            remedies = "; ".join(f"{key} ({text})" for key, text in settings.items())
-            msg = (
-                f"out of memory on {device} in the {self.name}. Settings that need less, "
-                f"the cheapest first: {remedies}."
-            )
-            raise OutOfMemory(msg) from error
+        device = indexed(device)
+        return with_room(
+            lambda: self._use(function, device),
+            device,
+            what=self.name,
+            settings=settings,
+            keep=self,
+        )
 
     def _use(
         self, function: Callable[[nn.Module], Result], device: torch.device
     ) -> Result:
         self.last_used = next(_clock)
-        if self.device not in (None, device):
+        if self.away_from(device):
             make_room(self, device)
             self.module.to(device)
         try:
@@ -111,8 +116,57 @@ class Part:
 
     def leave(self) -> None:
         r"""Move the network to the CPU."""
-        if self.device is not None and self.device.type != "cpu":
-            self.module.to("cpu")
+        if self.device not in (None, torch.device("meta")) and self.away_from(_CPU):
+            self.module.to(_CPU)
+
+
+def with_room(
+    function: Callable[[], Result],
+    device: torch.device,
+    *,
+    what: str,
+    settings: Mapping[str, str],
+    keep: Part | None = None,
+) -> Result:
+    r"""
+    Call a function; if memory runs out, once more after the networks have left.
+
+    :param Callable function: what to do; it may be called twice.
+    :param torch.device device: where.
+    :param str what: name for the message.
+    :param Mapping[str, str] settings: what can be changed, and what that does.
+    :param Part keep: the network that stays.
+    :return: what ``function`` returns.
+    :raises OutOfMemory: if the device's memory does not suffice.
+    """
+    try:
+        try:
+            return function()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or not release_others(keep, device):
+                raise
+        return function()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        remedies = "; ".join(f"{key} ({text})" for key, text in settings.items())
+        msg = (
+            f"out of memory on {device} in the {what}. Settings that need less, the "
+            f"cheapest first: {remedies}."
+        )
+        raise OutOfMemory(msg) from error
+
+
+def indexed(device: torch.device) -> torch.device:
+    r"""
+    The device as tensors name it: ``cuda`` is the current one, such as ``cuda:0``.
+
+    :param torch.device device: the device.
+    :return: (torch.device) the same, with its number.
+    """
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
@@ -138,7 +192,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     :return: (bool) whether it does.
     """
     return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError)
+        and any(text in str(error) for text in _OUT_OF_MEMORY)
     )
 
 
@@ -156,13 +211,15 @@ def free_bytes(device: torch.device) -> int | None:
     return int(free + cached)
 
 
-def _others(part: Part, device: torch.device) -> list[Part]:
+def _others(part: Part | None, device: torch.device) -> list[Part]:
     """Networks on a device that may leave, the longest unused first."""
+    if device.type == "cpu":  # there is nowhere to go
+        return []
+    kept = None if part is None else part.module
     found = [
         other
         for other in _parts
-        if other is not part
-        and other.module is not part.module
+        if other.module is not kept
         and other.offload != False  # noqa: E712  (0 and "auto" differ)
         and other.device == device
     ]
@@ -184,11 +241,11 @@ def make_room(part: Part, device: torch.device) -> None:
         other.leave()
 
 
-def release_others(part: Part, device: torch.device) -> bool:
+def release_others(part: Part | None, device: torch.device) -> bool:
     r"""
     Move all other networks that may leave away from a device.
 
-    :param Part part: the network that stays.
+    :param Part part: the network that stays, or ``None``.
     :param torch.device device: the device.
     :return: (bool) whether there were any.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import html
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import torch
 from torch import Tensor
 
 from deepinv_lvtino.models._checkpoints import Source, need
+from deepinv_lvtino.models._memory import OutOfMemory, Part
 
 Embeddings = dict[str, Tensor]
+_CPU = torch.device("cpu")
 
 
 def clean_prompt(prompt: str) -> str:
@@ -77,87 +80,124 @@ def load_embeddings(
 
 def embed_t5(
     folder: Source,
-    prompt: str,
+    prompts: Sequence[str],
     *,
     length: int,
     dtype: torch.dtype,
     device: torch.device,
-) -> Embeddings:
+) -> list[Embeddings]:
     r"""
-    Embedding of a prompt by the text encoder of Wan (UMT5), which is freed afterwards.
+    Embeddings of prompts by the text encoder of Wan (UMT5), which is freed afterwards.
 
     :param str, pathlib.Path folder: folder with ``tokenizer`` and ``text_encoder``.
-    :param str prompt: the prompt.
+    :param Sequence[str] prompts: the prompts; nothing is loaded if there are none.
     :param int length: number of tokens; those beyond the prompt's are zero.
     :param torch.dtype dtype: dtype of the encoder.
-    :param torch.device device: where it runs.
-    :return: (dict[str, torch.Tensor]) ``prompt_embeds``, ``(1, length, dim)``, on the CPU.
+    :param torch.device device: where it runs, if it fits there; else on the CPU.
+    :return: (list[dict[str, torch.Tensor]]) for each prompt ``prompt_embeds``,
+        ``(1, length, dim)``, on the CPU.
+    :raises OutOfMemory: if the memory of the CPU does not suffice either.
     """
+    if not prompts:
+        return []
     transformers = need("transformers")
     tokenizer = _tokenizer(Path(folder) / "tokenizer")
-    encoder = _encoder(
-        transformers.UMT5EncoderModel, Path(folder) / "text_encoder", dtype
-    )
-    tokens = tokenizer(
-        [clean_prompt(prompt)],
-        padding="max_length",
-        max_length=length,
-        truncation=True,
-        add_special_tokens=True,
-        return_attention_mask=True,
-        return_tensors="pt",
-    )
-    mask = tokens.attention_mask.to(device)
-    with torch.no_grad():
-        encoder = encoder.to(device)
-        embedded = encoder(tokens.input_ids.to(device), mask).last_hidden_state
-        embedded = embedded * mask[..., None]
-    found = {"prompt_embeds": embedded.cpu()}
-    del encoder, embedded
+    part = _encoder(transformers.UMT5EncoderModel, Path(folder) / "text_encoder", dtype)
+    found = []
+    for prompt in prompts:
+        tokens = tokenizer(
+            [clean_prompt(prompt)],
+            padding="max_length",
+            max_length=length,
+            truncation=True,
+            add_special_tokens=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        mask = tokens.attention_mask
+        output = _run(part, tokens.input_ids, device, attention_mask=mask)
+        embedded = output.last_hidden_state.cpu() * mask[..., None]
+        found.append({"prompt_embeds": embedded})
+    del part, output
     _free(device)
     return found
 
 
 def embed_clip(
-    folder: Source, prompt: str, *, dtype: torch.dtype, device: torch.device
-) -> Embeddings:
+    folder: Source,
+    prompts: Sequence[str],
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> list[Embeddings]:
     r"""
-    Embedding of a prompt by the two text encoders of SDXL, which are freed afterwards.
+    Embeddings of prompts by SDXL's two text encoders, which are freed afterwards.
 
     :param str, pathlib.Path folder: folder with ``tokenizer``, ``tokenizer_2``,
         ``text_encoder`` and ``text_encoder_2``.
-    :param str prompt: the prompt.
+    :param Sequence[str] prompts: the prompts; nothing is loaded if there are none.
     :param torch.dtype dtype: dtype of the encoders.
-    :param torch.device device: where they run.
-    :return: (dict[str, torch.Tensor]) ``prompt_embeds``, ``(1, tokens, dim)``, and
-        ``pooled_prompt_embeds``, ``(1, dim)``, on the CPU.
+    :param torch.device device: where they run, if they fit there; else on the CPU.
+    :return: (list[dict[str, torch.Tensor]]) for each prompt ``prompt_embeds``,
+        ``(1, tokens, dim)``, and ``pooled_prompt_embeds``, ``(1, dim)``, on the CPU.
+    :raises OutOfMemory: if the memory of the CPU does not suffice either.
     """
+    if not prompts:
+        return []
     transformers = need("transformers")
-    pieces, found = [], {}
+    pieces: list[list[Tensor]] = [[] for _ in prompts]
+    pooled = []
     for number, model_class in (
         ("", transformers.CLIPTextModel),
         ("_2", transformers.CLIPTextModelWithProjection),
     ):
         tokenizer = _tokenizer(Path(folder) / f"tokenizer{number}")
-        encoder = _encoder(model_class, Path(folder) / f"text_encoder{number}", dtype)
-        tokens = tokenizer(
-            [prompt],
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        with torch.no_grad():
-            output = encoder.to(device)(
-                tokens.input_ids.to(device), output_hidden_states=True
+        part = _encoder(model_class, Path(folder) / f"text_encoder{number}", dtype)
+        for prompt, piece in zip(prompts, pieces, strict=True):
+            tokens = tokenizer(
+                [prompt],
+                padding="max_length",
+                max_length=tokenizer.model_max_length,
+                truncation=True,
+                return_tensors="pt",
             )
-        pieces.append(output.hidden_states[-2].cpu())
-        if number:
-            found["pooled_prompt_embeds"] = output.text_embeds.cpu()
-        del encoder, output
-        _free(device)
-    found["prompt_embeds"] = torch.cat(pieces, dim=-1)
-    return found
+            output = _run(part, tokens.input_ids, device, output_hidden_states=True)
+            piece.append(output.hidden_states[-2].cpu())
+            if number:
+                pooled.append(output.text_embeds.cpu())
+        del part, output
+    _free(device)
+    return [
+        {"prompt_embeds": torch.cat(piece, dim=-1), "pooled_prompt_embeds": last}
+        for piece, last in zip(pieces, pooled, strict=True)
+    ]
+
+
+@torch.no_grad()
+def _run(part: Part, tokens: Tensor, device: torch.device, **options: Any) -> Any:
+    def embed(place: torch.device) -> Any:
+        moved = {
+            key: value.to(place) if isinstance(value, Tensor) else value
+            for key, value in options.items()
+        }
+        return part.run(lambda net: net(tokens.to(place), **moved), place, settings)
+
+    settings = {"`embeddings=...`": "those of another run, from `save_embeddings`"}
+    if next(part.module.parameters()).element_size() > 2:
+        settings = {"`dtype=torch.bfloat16`": "half of the memory"} | settings
+    # once it did not fit, the next prompt does not try again
+    place = device if part.offload is False else _CPU
+    try:
+        return embed(place)
+    except OutOfMemory as error:
+        if place.type == "cpu":
+            raise
+        reason = str(error.__cause__).splitlines()[0]
+    part.offload = True
+    part.leave()
+    text = f"the text encoder does not fit on {device}, and works on the CPU ({reason})"
+    warnings.warn(text, stacklevel=2)
+    return embed(_CPU)
 
 
 def _tokenizer(folder: Path) -> Any:
@@ -170,7 +210,7 @@ def _tokenizer(folder: Path) -> Any:
     )
 
 
-def _encoder(model_class: Any, folder: Path, dtype: torch.dtype) -> Any:
+def _encoder(model_class: Any, folder: Path, dtype: torch.dtype) -> Part:
     if not folder.is_dir():
         msg = f"{folder} does not exist; give `embeddings` instead of `prompt`."
         raise FileNotFoundError(msg)
@@ -189,7 +229,7 @@ def _encoder(model_class: Any, folder: Path, dtype: torch.dtype) -> Any:
     if missing:
         msg = f"{folder} lacks {len(missing)} weights: {', '.join(missing[:20])}."
         raise ValueError(msg)
-    return model.eval().requires_grad_(False)
+    return Part("text encoder", model.eval().requires_grad_(False), offload=False)
 
 
 def _free(device: torch.device) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from deepinv_lvtino.models._checkpoints import need
 from deepinv_lvtino.models._memory import num_bytes, peak_activations
 from deepinv_lvtino.models.adapter import DiffusersConsistencyModel
-from deepinv_lvtino.models.sdxl import SDXLConsistencyModel
+from deepinv_lvtino.models.sdxl import SDXLConsistencyModel, pooled_width
 from deepinv_lvtino.models.wan import WanConsistencyModel
 
 WAN_TRANSFORMER = {
@@ -163,17 +163,13 @@ def sdxl_model(
     :return: (SDXLConsistencyModel) the model.
     """
     network = networks["network"]
-    config: Any = network.config
-    # what the UNet is told beside the prompt are six numbers and the pooled embedding
-    pooled = config.projection_class_embeddings_input_dim - (
-        6 * config.addition_time_embed_dim
-    )
+    width: Any = network.config.cross_attention_dim  # type: ignore[union-attr]
     device = _device(network)
     return SDXLConsistencyModel(
         network,
         networks["autoencoder"],
-        torch.zeros(1, 77, config.cross_attention_dim, device=device),
-        torch.zeros(1, pooled, device=device),
+        torch.zeros(1, 77, width, device=device),
+        torch.zeros(1, pooled_width(network), device=device),
         **options,
     )
 

@@ -84,17 +84,17 @@ def tiled(
     rows, columns = tiles.spans(height, grid), tiles.spans(width, grid)
     if len(rows) == len(columns) == 1:
         return function(x)
-    result: Tensor | None = None
-    for top, bottom in rows:
-        for left, right in columns:
+    size = (height // outputs, width // outputs)
+    result = torch.empty(0)
+    for i, (top, bottom) in enumerate(rows):
+        for j, (left, right) in enumerate(columns):
             cut = x[
                 ...,
                 top // inputs : bottom // inputs,
                 left // inputs : right // inputs,
             ]
             part = function(cut)
-            if result is None:
-                size = (height // outputs, width // outputs)
+            if i == j == 0:
                 dtype = torch.promote_types(part.dtype, torch.float32)
                 result = part.new_zeros((*part.shape[:-2], *size), dtype=dtype)
             down = _weights((top, bottom), rows, outputs, result)
@@ -104,7 +104,6 @@ def tiled(
                 top // outputs : bottom // outputs,
                 left // outputs : right // outputs,
             ] += part * (down[:, None] * across)
-    assert result is not None
     return result
 
 

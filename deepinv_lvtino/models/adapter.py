@@ -3,13 +3,12 @@ r"""Any few-step model of diffusers as a consistency model."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deepinv_lvtino.models._memory import Offload, Part
+from deepinv_lvtino.models._memory import Offload, Part, Result
 from deepinv_lvtino.models._tiling import Tiles, tiled
 from deepinv_lvtino.models.consistency import ConsistencyModel
 from deepinv_lvtino.models.noise_schedules import NoiseSchedule
@@ -21,6 +20,7 @@ Call = Callable[[nn.Module, Tensor, Tensor, dict[str, Any]], Tensor]
 PREDICTIONS = ("noise", "velocity", "v", "clean")
 
 
+# pixels of a frame beyond which the autoencoder takes frames one by one
 _LARGE_FRAME = 512 * 512
 
 
@@ -119,6 +119,8 @@ class DiffusersConsistencyModel(ConsistencyModel):
     :param bool channels_last: memory format of 2-D convolutions that suits tensor cores.
     :param bool compile: compile the network (:func:`torch.compile`).
     :raises ValueError: if an argument is none of those listed.
+    :raises OutOfMemory: if the device's memory does not suffice for a step; the message
+        names the settings that can still be changed.
 
     |sep|
 
@@ -207,7 +209,11 @@ class DiffusersConsistencyModel(ConsistencyModel):
             for module in (network, autoencoder):
                 _channels_last(module)
         if compile:
-            getattr(network, "compile_repeated_blocks", network.compile)()
+            # alike blocks are compiled once, where diffusers knows them
+            if getattr(network, "_repeated_blocks", None):
+                network.compile_repeated_blocks()  # type: ignore[operator]
+            else:
+                network.compile()
         self.eval().requires_grad_(False)
 
     @property
@@ -220,37 +226,65 @@ class DiffusersConsistencyModel(ConsistencyModel):
         for part in self._parts.values():
             part.offload = offload
 
+    def place(self, device: torch.device | str) -> None:
+        r"""
+        Move the networks to a device now rather than at their first use.
+
+        :param torch.device device: the device.
+        :raises OutOfMemory: if its memory does not suffice.
+        """
+        like = torch.empty(0, device=device)
+        for name in self._parts:
+            self._on_device(name, lambda _: like, like)
+
     def encode(self, x: Tensor) -> Tensor:
         if self.clip:
             x = x.clamp(0, 1)
-        pieces = []
-        for piece in self._pieces(x, self._frames_to_autoencode(x.shape, 1)):
-            mean = self._on_device("autoencoder", partial(self._encode, x=piece), x)
-            pieces.append(mean.to(torch.promote_types(x.dtype, torch.float32)))
-        latent = _unfold(pieces, len(x), self.per_frame)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        count = self._frames_to_autoencode(x.shape, 1)
+
+        # one visit to the device for all pieces
+        def means(network: nn.Module) -> list[Tensor]:
+            return [self._encode(network, p).to(dtype) for p in self._pieces(x, count)]
+
+        latent = _unfold(
+            self._on_device("autoencoder", means, x), len(x), self.per_frame
+        )
         return (latent - _channel(self.latent_mean, latent)) / _channel(
             self.latent_std, latent
         )
 
     def denoise(self, latent: Tensor, t: float) -> Tensor:
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        pieces = []
-        for piece in self._pieces(latent, self.frame_batch):
-            predict = partial(self._predict, latent=piece, t=t)
-            output = self._on_device("network", predict, latent)
-            pieces.append(clean_latent(self.prediction, piece, output, alpha, sigma))
+
+        def jumps(network: nn.Module) -> list[Tensor]:
+            return [
+                clean_latent(
+                    self.prediction,
+                    piece,
+                    self._predict(network, piece, t),
+                    alpha,
+                    sigma,
+                )
+                for piece in self._pieces(latent, self.frame_batch)
+            ]
+
+        pieces = self._on_device("network", jumps, latent)
         return _unfold(pieces, len(latent), self.per_frame)
 
     def decode(self, latent: Tensor) -> Tensor:
         latent = latent * _channel(self.latent_std, latent) + _channel(
             self.latent_mean, latent
         )
-        pieces = []
         count = self._frames_to_autoencode(latent.shape, self.spatial)
-        for piece in self._pieces(latent, count):
-            decode = partial(self._decode, latent=piece)
-            video = self._on_device("autoencoder", decode, latent)
-            pieces.append(video.to(latent.dtype).add_(1).div_(2))
+
+        def videos(network: nn.Module) -> list[Tensor]:
+            return [
+                self._decode(network, piece).to(latent.dtype).add_(1).div_(2)
+                for piece in self._pieces(latent, count)
+            ]
+
+        pieces = self._on_device("autoencoder", videos, latent)
         return _unfold(pieces, len(latent), self.per_frame)
 
     @torch.no_grad()
@@ -316,16 +350,17 @@ class DiffusersConsistencyModel(ConsistencyModel):
                 yield video[None]
 
     def _on_device(
-        self, name: str, function: Callable[[nn.Module], Tensor], like: Tensor
-    ) -> Tensor:
-        return self._parts[name].run(function, like.device, self._settings(name))
+        self, name: str, function: Callable[[nn.Module], Result], like: Tensor
+    ) -> Result:
+        settings = self._settings(name, like.device)
+        return self._parts[name].run(function, like.device, settings)
 
-    def _settings(self, name: str) -> dict[str, str]:
+    def _settings(self, name: str, device: torch.device) -> dict[str, str]:
         """What can still be changed when memory runs out."""
         found = {}
         if self.per_frame and self.frame_batch > 1:
             found["`frame_batch=1`"] = "fewer frames at once"
-        if self.offload is not True:
+        if self.offload is not True and device.type != "cpu":
             found["`offload=True`"] = "one network on the device at a time"
         if name == "autoencoder":
             side = "" if self.tiles is None else f" below {self.tiles.side}"

@@ -12,8 +12,8 @@ from deepinv_lvtino.models._checkpoints import (
     Source,
     build,
     fill,
-    is_lora,
     locate,
+    lora_or_network,
     merge_lora,
     need,
     read_file,
@@ -139,6 +139,7 @@ class SDXLConsistencyModel(DiffusersConsistencyModel):
         device: torch.device | str | None = None,
         revision: str | None = None,
         checkpoint_revision: str | None = None,
+        autoencoder_revision: str | None = None,
         cache_dir: Source | None = None,
         local_files_only: bool = False,
         **options: Any,
@@ -165,15 +166,17 @@ class SDXLConsistencyModel(DiffusersConsistencyModel):
         :param float lora_scale: strength of a LoRA.
         :param torch.dtype dtype: precision of the networks; float16 on a GPU by default,
             else float32.
-        :param torch.device device: where the prompt is embedded and the networks go; by
-            default a GPU if there is one.
+        :param torch.device device: where the prompt is embedded; by default a GPU if there
+            is one. Networks go where the video is, with ``offload=False`` here at once.
         :param str revision: branch, tag or commit of ``pretrained`` on the Hub.
         :param str checkpoint_revision: likewise, of ``checkpoint``.
+        :param str autoencoder_revision: likewise, of ``autoencoder``.
         :param str, pathlib.Path cache_dir: cache of the Hub.
         :param bool local_files_only: use nothing but the cache and local files.
         :param options: further arguments of the class.
         :return: (:class:`SDXLConsistencyModel`) the model.
         :raises ImportError: if the extra ``diffusers`` is not installed.
+        :raises OutOfMemory: if the memory does not suffice.
         :raises FileNotFoundError: if a file is not there, or cannot be fetched.
         :raises ValueError: if a file holds other weights than expected: missing and
             unexpected names are listed.
@@ -187,18 +190,18 @@ class SDXLConsistencyModel(DiffusersConsistencyModel):
         found, low_rank = None, False
         if checkpoint is not None:
             found = locate(checkpoint, revision=checkpoint_revision, **hub)
-            low_rank = found.is_file() and is_lora(read_file(found))
+            found, low_rank = lora_or_network(found)
         base_needed = found is None or low_rank
-        folder = locate(
-            pretrained,
-            sdxl_files(
-                unet=base_needed,
-                text=embeddings is None or negative_prompt is not None,
-                autoencoder=autoencoder is None,
-            ),
-            revision=revision,
-            **hub,
-        )
+        wanted = {
+            "unet": base_needed,
+            "text": embeddings is None or negative_prompt is not None,
+            "autoencoder": autoencoder is None,
+        }
+        files = sdxl_files(**wanted)
+        folder = locate(pretrained, files, revision=revision, **hub)
+        if not all((folder / name).exists() for name in files if "safetensors" in name):
+            files = sdxl_files(**wanted, half=False)  # only in single precision
+            folder = locate(pretrained, files, revision=revision, **hub)
         unet, source = _config_folder(found, "unet"), found or folder / "unet"
         network = build(diffusers.UNet2DConditionModel, unet or folder / "unet")
         if base_needed:
@@ -217,33 +220,41 @@ class SDXLConsistencyModel(DiffusersConsistencyModel):
         fill(network, weights, source=source, dtype=dtype)
         place = folder / "vae"
         if autoencoder is not None:
-            place = locate(autoencoder, SDXL_AUTOENCODER_FILES, **hub)
+            place = locate(
+                autoencoder,
+                SDXL_AUTOENCODER_FILES,
+                revision=autoencoder_revision,
+                **hub,
+            )
         vae = build(diffusers.AutoencoderKL, place)
         # the first autoencoder of SDXL overflows in half precision
         overflows = vae.config.force_upcast  # type: ignore[union-attr]
         precise = torch.float32 if overflows and dtype == torch.float16 else dtype
         fill(vae, read_folder(place), source=place, dtype=precise)
-        if embeddings is None:
-            embedded = embed_clip(folder, prompt, dtype=dtype, device=device)
-        else:
-            dim: int = network.config.cross_attention_dim  # type: ignore[union-attr,assignment]
-            embedded = load_embeddings(
-                embeddings,
-                {"prompt_embeds": (1, None, dim), "pooled_prompt_embeds": (1, None)},
-            )
+        prompts = [prompt] if embeddings is None else []
         if negative_prompt is not None:
-            options["negative"] = embed_clip(
-                folder, negative_prompt, dtype=dtype, device=device
-            )
+            prompts.append(negative_prompt)
+        embedded = embed_clip(folder, prompts, dtype=dtype, device=device)
+        if negative_prompt is not None:
+            options["negative"] = embedded.pop()
+        if embeddings is not None:
+            dim: int = network.config.cross_attention_dim  # type: ignore[union-attr,assignment]
+            pooled = pooled_width(network)
+            shapes = {
+                "prompt_embeds": (1, None, dim),
+                "pooled_prompt_embeds": (1, pooled),
+            }
+            embedded.append(load_embeddings(embeddings, shapes))
+        first = embedded[0]
         model = cls(
             network,
             vae,
-            embedded["prompt_embeds"],
-            embedded["pooled_prompt_embeds"],
+            first["prompt_embeds"],
+            first["pooled_prompt_embeds"],
             **options,
         )
-        if model.offload is not True:
-            model.to(device)
+        if model.offload is False:  # else each network moves when it is used first
+            model.place(device)
         return model
 
     def save_embeddings(self, path: Source) -> None:
@@ -255,30 +266,46 @@ class SDXLConsistencyModel(DiffusersConsistencyModel):
         save_embeddings(path, self.conditioning)
 
 
+def pooled_width(unet: nn.Module) -> int:
+    r"""
+    Length of the pooled embedding that a UNet is told, beside six numbers of the size.
+
+    :param torch.nn.Module unet: the UNet.
+    :return: (int) the length.
+    """
+    config: Any = unet.config
+    numbers = 6 * config.addition_time_embed_dim
+    return config.projection_class_embeddings_input_dim - numbers
+
+
 #: Files of the autoencoder's repository that are needed.
 SDXL_AUTOENCODER_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 
 
-def sdxl_files(*, unet: bool, text: bool, autoencoder: bool) -> list[str]:
+def sdxl_files(
+    *, unet: bool, text: bool, autoencoder: bool, half: bool = True
+) -> list[str]:
     r"""
-    Files of the base model that are needed, half precision where there is a choice.
+    Files of the base model that are needed.
 
     :param bool unet: whether the weights of the UNet are.
     :param bool text: whether tokenizers and text encoders are.
     :param bool autoencoder: whether the autoencoder is.
+    :param bool half: half precision, which most repositories offer beside single.
     :return: (list[str]) patterns.
     """
-    files = ["model_index.json", "unet/config.json"]
+    ending = "fp16.safetensors" if half else "safetensors"
+    files = ["unet/config.json"]
     if unet:
-        files.append("unet/diffusion_pytorch_model.fp16.safetensors")
+        files.append(f"unet/diffusion_pytorch_model.{ending}")
     if autoencoder:
-        files += ["vae/config.json", "vae/diffusion_pytorch_model.fp16.safetensors"]
+        files += ["vae/config.json", f"vae/diffusion_pytorch_model.{ending}"]
     if text:
         for number in ("", "_2"):
             files += [
                 f"tokenizer{number}/*",
                 f"text_encoder{number}/config.json",
-                f"text_encoder{number}/model.fp16.safetensors",
+                f"text_encoder{number}/model.{ending}",
             ]
     return files
 

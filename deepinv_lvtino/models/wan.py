@@ -13,8 +13,8 @@ from deepinv_lvtino.models._checkpoints import (
     Source,
     build,
     fill,
-    is_lora,
     locate,
+    lora_or_network,
     merge_lora,
     need,
     read_file,
@@ -124,8 +124,8 @@ class WanConsistencyModel(DiffusersConsistencyModel):
         :param float lora_scale: strength of a LoRA.
         :param torch.dtype dtype: precision of the networks; bfloat16 on a GPU by default,
             else float32.
-        :param torch.device device: where the prompt is embedded and the networks go;
-            by default a GPU if there is one.
+        :param torch.device device: where the prompt is embedded; by default a GPU if there
+            is one. Networks go where the video is, with ``offload=False`` here at once.
         :param str revision: branch, tag or commit of ``pretrained`` on the Hub.
         :param str checkpoint_revision: likewise, of ``checkpoint``.
         :param str, pathlib.Path cache_dir: cache of the Hub.
@@ -133,6 +133,7 @@ class WanConsistencyModel(DiffusersConsistencyModel):
         :param options: further arguments of the class.
         :return: (:class:`WanConsistencyModel`) the model.
         :raises ImportError: if the extra ``diffusers`` is not installed.
+        :raises OutOfMemory: if the memory does not suffice.
         :raises FileNotFoundError: if a file is not there, or cannot be fetched.
         :raises ValueError: if a file holds other weights than expected: missing and
             unexpected names are listed.
@@ -143,11 +144,10 @@ class WanConsistencyModel(DiffusersConsistencyModel):
             "cache_dir": cache_dir,
             "local_files_only": local_files_only,
         }
-        base_needed = True
-        found = None
+        found, base_needed = None, True
         if checkpoint is not None:
             found = locate(checkpoint, revision=checkpoint_revision, **hub)
-            base_needed = found.is_file() and is_lora(read_file(found))
+            found, base_needed = lora_or_network(found)
         folder = locate(
             pretrained,
             wan_files(
@@ -180,20 +180,19 @@ class WanConsistencyModel(DiffusersConsistencyModel):
             source=folder / "vae",
             dtype=dtype,
         )
-        if embeddings is None:
-            embedded = embed_t5(
-                folder, prompt, length=_TOKENS, dtype=dtype, device=device
-            )
-        else:
-            dim: int = transformer.config.text_dim  # type: ignore[union-attr,assignment]
-            embedded = load_embeddings(embeddings, {"prompt_embeds": (1, None, dim)})
+        prompts = [prompt] if embeddings is None else []
         if negative_prompt is not None:
-            options["negative_prompt_embeds"] = embed_t5(
-                folder, negative_prompt, length=_TOKENS, dtype=dtype, device=device
-            )["prompt_embeds"]
-        model = cls(transformer, autoencoder, embedded["prompt_embeds"], **options)
-        if model.offload is not True:
-            model.to(device)
+            prompts.append(negative_prompt)
+        embedded = embed_t5(folder, prompts, length=_TOKENS, dtype=dtype, device=device)
+        if negative_prompt is not None:
+            options["negative_prompt_embeds"] = embedded.pop()["prompt_embeds"]
+        if embeddings is not None:
+            dim: int = transformer.config.text_dim  # type: ignore[union-attr,assignment]
+            shapes = {"prompt_embeds": (1, None, dim)}
+            embedded.append(load_embeddings(embeddings, shapes))
+        model = cls(transformer, autoencoder, embedded[0]["prompt_embeds"], **options)
+        if model.offload is False:  # else each network moves when it is used first
+            model.place(device)
         return model
 
     def save_embeddings(self, path: Source) -> None:
@@ -214,7 +213,7 @@ def wan_files(*, transformer: bool, text: bool) -> list[str]:
     :param bool text: whether tokenizer and text encoder are.
     :return: (list[str]) patterns.
     """
-    files = ["model_index.json", "transformer/config.json", "vae/*"]
+    files = ["transformer/config.json", "vae/*"]
     if transformer:
         files.append("transformer/*")
     if text:

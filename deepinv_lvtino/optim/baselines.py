@@ -80,7 +80,7 @@ class ADMMTV(BaseOptim):
         time_weight: float | None = None,
         *,
         data_fidelity: DataFidelity | None = None,
-        threshold: float = 0.05,
+        threshold: float = 0.1,
         max_iter: int = 60,
         thres_conv: float = 1e-4,
         **kwargs: Any,

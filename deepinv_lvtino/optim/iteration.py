@@ -10,6 +10,7 @@ from deepinv.optim.optim_iterators.optim_iterator import fStep, gStep
 from deepinv.physics import Physics
 from torch import Tensor
 
+from deepinv_lvtino.models._memory import with_room
 from deepinv_lvtino.optim.data_steps import DataStep
 from deepinv_lvtino.optim.noise import global_noise
 from deepinv_lvtino.optim.priors import ProductOfExperts, SAEPrior
@@ -147,8 +148,18 @@ class fStepLVTINO(fStep):
             is of a kind that is projected, or ``None``.
         :param torch.Tensor state: state of the data steps, see :meth:`DataStep.advance`.
         :return: (tuple) video, shape of ``x``, and new state.
+        :raises OutOfMemory: if the memory does not suffice, even once the networks that
+            may leave the device have done so.
         """
-        u, state = data_step.advance(x, y, physics, cur_data_fidelity, state)
+        settings = {"a smaller video": "fewer frames or pixels"}
+        if x.device.type != "cpu":
+            settings = {"`offload=True`": "no network stays on the device"} | settings
+        u, state = with_room(
+            lambda: data_step.advance(x, y, physics, cur_data_fidelity, state),
+            x.device,
+            what="data step",
+            settings=settings,
+        )
         return (_project(u, clamp) if data_step.clamped else u), state
 
 

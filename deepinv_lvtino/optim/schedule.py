@@ -438,7 +438,7 @@ _VIDEO_TIMES = (757, 522, 375, 255, 125)
 _IMAGE_TIMES = (374, 249, 124, 124)
 
 # LVTINO, released settings (published constants of problems A, B, C and JPEG).
-_PUBLISHED = {
+_PUBLISHED: dict[str, Schedule] = {
     "A": Schedule.explicit(
         _VIDEO_TIMES,
         [PrimalDualTVStep(200, lam=2.873789e-4)] * 5,
@@ -473,3 +473,6 @@ _PUBLISHED = {
         clamp=(0.0, 1.0),
     ),
 }
+
+#: Names of the problems that :meth:`Schedule.published` knows.
+PUBLISHED_PROBLEMS = tuple(_PUBLISHED)

@@ -228,6 +228,7 @@ DOCUMENTED = (
     "metrics",
     "datasets",
     "plotting",
+    "benchmark",
 )
 
 

@@ -1,0 +1,338 @@
+r"""The table of a benchmark: from cells to CSV, Markdown, JSON and a figure."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepinv_lvtino.benchmark.figure import draw_bars
+from deepinv_lvtino.benchmark.published import (
+    PUBLISHED_COST,
+    PUBLISHED_SCORES,
+    SOURCE,
+)
+from deepinv_lvtino.benchmark.scores import SCORES, heading
+
+#: Files that :meth:`Results.write` writes.
+FILES = ("benchmark.csv", "benchmark.md", "benchmark.json", "benchmark.png")
+
+
+@dataclass(frozen=True)
+class Row:
+    r"""
+    One line of the table: means over the clips of the same data.
+
+    :param str data: what the clips are.
+    :param str problem: name of the problem.
+    :param str solver: label of the solver.
+    :param int clips: number of clips; 0 for what is quoted.
+    :param dict[str, float] scores: mean of each score; ``None`` where there is none.
+    :param dict[str, float] spread: standard deviation of each score over the clips.
+    :param float seconds: mean time of a call, or ``None``.
+    :param float memory: largest memory on a CUDA device in GB, or ``None``.
+    """
+
+    data: str
+    problem: str
+    solver: str
+    clips: int
+    scores: dict[str, float | None]
+    spread: dict[str, float | None] = field(default_factory=dict)
+    seconds: float | None = None
+    memory: float | None = None
+
+
+def quoted_rows() -> list[Row]:
+    r"""
+    The published results, quoted from the paper, as rows.
+
+    :return: (list[Row]) the rows; nothing in them was measured here.
+    """
+    return [Row(clips=0, **entry) for entry in PUBLISHED_SCORES]
+
+
+@dataclass(frozen=True)
+class Results:
+    r"""
+    What a benchmark found.
+
+    :param list[Row] rows: the lines, as measured.
+    :param list[str] scores: names of the scores.
+    :param list[dict] cells: the cells behind them, with seeds, versions and hardware.
+    :param dict skipped: reason by problem and solver, where a solver has no answer.
+    :param dict solvers: what the solvers are, by label.
+    """
+
+    rows: list[Row]
+    scores: list[str]
+    cells: list[dict[str, Any]]
+    skipped: dict[tuple[str, str], str]
+    solvers: dict[str, str]
+
+    def write(self, folder: Path, *, published: bool = False) -> list[Path]:
+        r"""
+        Write ``benchmark.csv``, ``benchmark.md``, ``benchmark.json`` and the figure
+        ``benchmark.png``.
+
+        :param pathlib.Path folder: folder to write into.
+        :param bool published: whether the published results are added, as quoted.
+        :return: (list[pathlib.Path]) the files.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        table, page, data, figure = (folder / name for name in FILES)
+        _replace(page, self.to_markdown(published=published))
+        text = json.dumps(
+            self.to_dict(published=published), indent=2, ensure_ascii=False
+        )
+        _replace(data, text + "\n")
+        self._write_csv(table, published)
+        draw_bars(figure, self.rows, self.scores, _clean(self.cells))
+        return [table, page, data, figure]
+
+    def to_dict(self, *, published: bool = False) -> dict[str, Any]:
+        r"""
+        Everything, for JSON.
+
+        :param bool published: whether the published results are added, as quoted.
+        :return: (dict) measured rows, cells, and what was left out; quoted rows apart.
+        """
+        content: dict[str, Any] = {
+            "measured": [asdict(row) for row in self.rows],
+            "solvers": self.solvers,
+            "not_applicable": [
+                {"problem": problem, "solver": solver, "reason": reason}
+                for (problem, solver), reason in self.skipped.items()
+            ],
+            "cells": self.cells,
+        }
+        if published:
+            content["quoted"] = {
+                "source": SOURCE,
+                "rows": [asdict(row) for row in quoted_rows()],
+                "cost": PUBLISHED_COST,
+            }
+        return content
+
+    def to_markdown(self, *, published: bool = False) -> str:
+        r"""
+        The table for people.
+
+        :param bool published: whether the published results are added, as quoted.
+        :return: (str) Markdown.
+        """
+        columns = self._columns(published)
+        lines = ["# Benchmark", "", "## Measured", ""]
+        lines += _table(self.rows, columns)
+        lines += ["", *self._notes()]
+        if published:
+            lines += [
+                "",
+                "## Quoted from the paper, not measured here",
+                "",
+                f"{SOURCE}: 25 frames of 1280x768, noise 0.001.",
+                "",
+                *_table(quoted_rows(), columns),
+                "",
+                "Run time and memory, as published:",
+                "",
+                *_cost_table(),
+            ]
+        return "\n".join(lines) + "\n"
+
+    def _columns(self, published: bool) -> list[str]:
+        quoted = set(PUBLISHED_SCORES[0]["scores"]) if published else set()
+        return [name for name in SCORES if name in {*self.scores, *quoted}]
+
+    def _notes(self) -> list[str]:
+        notes = ["Means over the clips; the best of each group in bold."]
+        notes += [
+            f"`{label}`: {description}." for label, description in self.solvers.items()
+        ]
+        clean = _clean(self.cells)
+        for name in sorted({name for values in clean.values() for name in values}):
+            listed = ", ".join(
+                f"{data} {_text(name, values.get(name))}"
+                for data, values in clean.items()
+            )
+            notes.append(
+                f"The {SCORES[name].label} of the clean clips, which is the goal: "
+                f"{listed}."
+            )
+        notes += [
+            f"`{solver}` has no answer to problem {problem}: {reason}."
+            for (problem, solver), reason in self.skipped.items()
+        ]
+        for key, word in (
+            ("shape", "Videos (channels, frames, height, width)"),
+            ("sigma", "Noise"),
+            ("alignment", "Pixel grid"),
+            ("seed", "Seed"),
+            ("num_samples", "Samples of a mean"),
+            ("eta", "Weight of the video prior"),
+            ("models", "Models"),
+            ("device", "Device"),
+            ("processor", "Processor"),
+            ("versions", "Versions"),
+        ):
+            values = list(dict.fromkeys(_plain(cell[key]) for cell in self.cells))
+            if values and values != ["default"]:
+                notes.append(f"{word}: {'; '.join(values)}")
+        return [f"- {note}" for note in notes]
+
+    def _write_csv(self, path: Path, published: bool) -> None:
+        columns = self._columns(published)
+        temporary = path.with_name(f".{path.name}")
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(
+                ["source", "data", "problem", "solver", "clips", *columns, "seconds"]
+                + ["memory"]
+            )
+            groups = [("measured", self.rows)]
+            groups += [("quoted", quoted_rows())] if published else []
+            for source, rows in groups:
+                for row in rows:
+                    values = [row.scores.get(name) for name in columns]
+                    writer.writerow(
+                        [source, row.data, row.problem, row.solver, row.clips or None]
+                        + [*values, row.seconds, row.memory]
+                    )
+        temporary.replace(path)
+
+
+def summarise(
+    cells: Sequence[dict[str, Any]],
+    skipped: dict[tuple[str, str], str],
+    *,
+    scores: Sequence[str],
+    solvers: dict[str, str],
+    features: Callable[[dict[str, Any]], tuple[np.ndarray, np.ndarray]],
+    distance: Callable[[np.ndarray, np.ndarray], float] | None = None,
+) -> Results:
+    r"""
+    Mean over the clips of the same data.
+
+    :param Sequence[dict] cells: cells, in the order of the rows.
+    :param dict skipped: reason by problem and solver, where a solver has no answer.
+    :param Sequence[str] scores: names of the scores.
+    :param dict solvers: what the solvers are, by label.
+    :param Callable features: from a cell to its features, for scores of sets.
+    :param Callable distance: between two sets of features, for scores of sets.
+    :return: (:class:`Results`) the rows and the cells.
+    """
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for cell in cells:
+        key = cell["data"], cell["problem"], cell["solver"]
+        groups.setdefault(key, []).append(cell)
+    rows = []
+    for (data, problem, solver), group in groups.items():
+        means: dict[str, float | None] = {}
+        spread: dict[str, float | None] = {}
+        for name in scores:
+            if SCORES[name].of_sets:
+                parts = [features(cell) for cell in group]
+                estimate, reference = map(np.concatenate, zip(*parts, strict=True))
+                means[name] = (
+                    None if distance is None else distance(estimate, reference)
+                )
+                continue
+            values = [cell["scores"][name] for cell in group]
+            known = [value for value in values if value is not None]
+            means[name] = float(np.mean(known)) if known else None
+            spread[name] = float(np.std(known, ddof=1)) if len(known) > 1 else None
+        memory = [cell["memory"] for cell in group if "memory" in cell]
+        rows.append(
+            Row(
+                data,
+                problem,
+                solver,
+                len(group),
+                means,
+                spread,
+                float(np.mean([cell["seconds"] for cell in group])),
+                max(memory) if memory else None,
+            )
+        )
+    return Results(rows, list(scores), list(cells), skipped, solvers)
+
+
+def _clean(cells: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """Scores of the clean clips, by data."""
+    clips = {(cell["data"], cell["clip"]): cell["clean"] for cell in cells}
+    found: dict[str, dict[str, float | None]] = {}
+    for data in dict.fromkeys(data for data, _ in clips):
+        parts = [clean for (where, _), clean in clips.items() if where == data]
+        for name in parts[0]:
+            known = [part[name] for part in parts if part.get(name) is not None]
+            mean = float(np.mean(known)) if known else None
+            found.setdefault(data, {})[name] = mean
+    return found
+
+
+def _table(rows: Sequence[Row], columns: Sequence[str]) -> list[str]:
+    timed = any(row.seconds is not None for row in rows)
+    heads = [heading(name) for name in columns]
+    titles = ["data", "problem", "solver", *heads, *(["seconds ↓"] if timed else [])]
+    lines = [_line(titles), _line(["---"] * 3 + ["---:"] * (len(titles) - 3))]
+    for row in rows:
+        rivals = [r for r in rows if (r.data, r.problem) == (row.data, row.problem)]
+        cells = [row.data, row.problem, row.solver]
+        for name in columns:
+            value = row.scores.get(name)
+            text = _text(name, value)
+            best = value is not None and value == _best(name, rivals)
+            cells.append(f"**{text}**" if best and len(rivals) > 1 else text)
+        if timed:
+            cells.append("–" if row.seconds is None else f"{row.seconds:.3g}")
+        lines.append(_line(cells))
+    return lines
+
+
+def _best(name: str, rows: Sequence[Row]) -> float | None:
+    values = [row.scores.get(name) for row in rows]
+    known = [value for value in values if value is not None]
+    if not known or not SCORES[name].ranked:
+        return None
+    return max(known) if SCORES[name].higher_better else min(known)
+
+
+def _cost_table() -> list[str]:
+    lines = [
+        _line(["solver", "network evaluations", "seconds ↓", "memory (GB) ↓"]),
+        _line(["---", "---:", "---:", "---:"]),
+    ]
+    for solver, cost in PUBLISHED_COST.items():
+        values = [cost["evaluations"], cost["seconds"], cost["memory"]]
+        lines.append(_line([solver, *("–" if v is None else f"{v:g}" for v in values)]))
+    return lines
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _text(name: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:#.{SCORES[name].digits}g}".removesuffix(".")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {entry}" for key, entry in value.items())
+    if isinstance(value, list):
+        return "x".join(map(str, value))
+    return "default" if value is None else str(value)
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,89 @@
+r"""The command ``benchmark``."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deepinv_lvtino.benchmark import Benchmark, Clip, Models, find_clips
+from deepinv_lvtino.benchmark.results import FILES
+from deepinv_lvtino.benchmark.run import DEFAULT_PROBLEMS, DEFAULT_SOLVERS
+from deepinv_lvtino.cli._errors import UserError, user_errors
+from deepinv_lvtino.cli._models import in_words, published_models
+from deepinv_lvtino.cli._setup import check_divides, check_sigma, choose_device
+from deepinv_lvtino.models import OutOfMemory
+from deepinv_lvtino.physics import PROBLEMS
+
+
+def benchmark(arguments: argparse.Namespace) -> None:
+    """Compare solvers on problems and clips."""
+    folder = Path(arguments.output)
+    if folder.exists() and not folder.is_dir():
+        msg = f"{folder} is a file; the benchmark needs a folder."
+        raise UserError(msg)
+    if arguments.sigma is not None:
+        check_sigma(arguments.sigma)
+    width, height = arguments.size
+    device = choose_device(arguments.device)
+    with user_errors():
+        clips = [
+            clip
+            for source in dict.fromkeys(arguments.clips)
+            for clip in find_clips(
+                source, arguments.frames, height, width, count=arguments.count
+            )
+        ]
+        task = Benchmark(
+            folder,
+            arguments.solvers or DEFAULT_SOLVERS,
+            arguments.problems or DEFAULT_PROBLEMS,
+            [_guarded(clip) for clip in clips],
+            scores=arguments.scores,
+            sigma=arguments.sigma,
+            alignment=arguments.grid or "deepinv",
+            seed=arguments.seed,
+            num_samples=arguments.samples,
+            eta=arguments.eta,
+            models=_networks(arguments, device),
+            device=device,
+            published=arguments.published,
+            save_videos=arguments.save_videos,
+            overwrite=arguments.overwrite,
+            say=lambda line: print(line, flush=True),
+        )
+    for name in task.problems:
+        check_divides(PROBLEMS[name], width, height)
+    try:
+        with user_errors():
+            task.check()
+    except (ImportError, RuntimeError) as error:  # what a score needs
+        raise UserError(str(error)) from error
+    try:
+        results = task.run()
+    except OutOfMemory as error:
+        raise UserError(in_words(str(error))) from error
+    print()
+    print(results.to_markdown(published=arguments.published))
+    print(f"written to {folder}: {', '.join(FILES)}")
+
+
+def _networks(arguments: argparse.Namespace, device: torch.device) -> Models:
+    if arguments.model == "embedded":
+        return Models.embedded(device)
+    return Models.published(
+        lambda: published_models(arguments, device), name=arguments.model
+    )
+
+
+def _guarded(clip: Clip) -> Clip:
+    """A clip whose file, if it cannot be read, is a mistake of the user."""
+
+    def load() -> Tensor:
+        with user_errors():
+            return clip.load()
+
+    return replace(clip, load=load)
