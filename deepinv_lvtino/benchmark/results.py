@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,25 @@ class Results:
                 *_cost_table(),
             ]
         return "\n".join(lines) + "\n"
+
+    def _repr_html_(self) -> str:
+        """The measured rows as a table, which notebooks and the gallery show."""
+        lines = _table(self.rows, self._columns(False))
+        rows = [
+            [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)]
+            for line in (lines[0], *lines[2:])
+        ]
+        html = []
+        for number, row in enumerate(rows):
+            tag = "th" if number == 0 else "td"
+            cells = (escape(cell) for cell in row[1:-1])
+            marked = (re.sub(r"\*\*(.*)\*\*", r"<b>\1</b>", cell) for cell in cells)
+            html.append("".join(f"<{tag}>{cell}</{tag}>" for cell in marked))
+        head, *body = (f"<tr>{line}</tr>" for line in html)
+        return (
+            '<table class="numbers table">'
+            f"<thead>{head}</thead><tbody>{''.join(body)}</tbody></table>"
+        )
 
     def _columns(self, published: bool) -> list[str]:
         quoted = set(PUBLISHED_SCORES[0]["scores"]) if published else set()
