@@ -531,7 +531,11 @@ class TestClips:
         ({"solvers": []}, ValueError, "`solvers` must hold one"),
         ({"solvers": {"own": 3}}, TypeError, r"`solvers\['own'\]` must be a name"),
         ({"problems": ["Z"]}, ValueError, "`problems` must be among 'A'"),
-        ({"problems": ["jpeg"], "eta": 0.5}, ValueError, "`eta` cannot be followed"),
+        (
+            {"problems": ["jpeg"], "eta": 0.5},
+            ValueError,
+            "`eta` must be 0 or 1 for problem jpeg",
+        ),
         ({"eta": 2}, ValueError, "`eta` must lie in"),
         ({"sigma": 0.0}, ValueError, "`sigma` must be positive"),
         ({"seed": -1}, ValueError, "`seed` 0 or more"),

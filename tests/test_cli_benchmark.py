@@ -61,12 +61,43 @@ def test_options_reach_the_cells(tmp_path):
     assert (out / "videos" / "clip" / "B" / "lvtino-mean" / "00004.png").is_file()
 
 
-def test_published_models_are_asked_for(tmp_path, capsys):
-    options = ("--model", "wan", "--weights", tmp_path / "nothing", "--offline")
-    error = fails(
-        capsys, "-o", tmp_path / "out", "--solvers", "lvtino", *options, *SMALL
-    )
-    assert "nothing" in error
+class TestPublishedModels:
+    """With small networks of random weights in the published layout."""
+
+    @pytest.fixture(scope="class")
+    def weights(self, tmp_path_factory):
+        checkpoints = pytest.importorskip("checkpoints")
+        return checkpoints.published_folder(tmp_path_factory.mktemp("weights"))
+
+    def test_published_and_calibrated_schedules(self, weights, tmp_path):
+        options = ("--model", "wan", "--weights", weights, "--prompt", "a video")
+        arguments = ("--solvers", "pinv", "pnp-admm", "lvtino", "lvtino-v", *SMALL)
+        out = tmp_path / "out"
+        problems = ("--problems", "B", "sr4", "--scores", "psnr")
+        assert run("-o", out, *arguments, *options, *problems) == 0
+        stored = json.loads((out / "benchmark.json").read_text())
+        found = [(row["problem"], row["solver"]) for row in stored["measured"]]
+        assert found == [
+            (problem, solver)
+            for problem in ("B", "sr4")
+            for solver in ("pinv", "lvtino", "lvtino-v")
+        ]
+        reasons = {entry["reason"] for entry in stored["not_applicable"]}
+        assert reasons == {
+            "the video model of 'wan (prompt a video)' has no view as a denoiser"
+        }
+        last = stored["cells"][-1]
+        assert last["models"] == "wan (prompt a video)"
+        assert last["networks"]["folder"] == str(weights)
+
+    def test_embedded_models_have_no_such_options(self, tmp_path, capsys):
+        error = fails(capsys, "-o", tmp_path, "--prompt", "a video", *SMALL)
+        assert "--prompt is for --model wan" in error
+
+    def test_missing_weights(self, weights, tmp_path, capsys):
+        options = ("--model", "wan", "--weights", tmp_path / "nothing")
+        error = fails(capsys, "-o", tmp_path / "out", *options, *SMALL)
+        assert "deepinv-lvtino download --to" in error
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,7 @@ class Benchmark:
             "clean": truth.scores(),
             **cost,
             "noise_seed": noise_seed,
+            "networks": self.models.describe() if self.models.loaded else {},
             "device": describe_device(self.device),
             "processor": processor(),
             "versions": versions(),
@@ -397,10 +398,10 @@ def _known_problems(problems: Sequence[str], eta: float | None) -> list[str]:
         )
         raise ValueError(msg)
     fixed = [name for name in problems if not PROBLEMS[name].linear]
-    if eta is not None and fixed:
+    if eta not in (None, 0, 1) and fixed:
         msg = (
-            f"`eta` cannot be followed for problem {fixed[0]}, which is not linear: its "
-            "schedule is the published one. Leave one of them out."
+            f"`eta` must be 0 or 1 for problem {fixed[0]}, which is not linear, so that "
+            f"its schedule is the published one; got {eta}. Leave one of them out."
         )
         raise ValueError(msg)
     return list(dict.fromkeys(problems))

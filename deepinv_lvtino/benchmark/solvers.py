@@ -14,9 +14,15 @@ from deepinv.physics import Physics
 from deepinv.sampling import DPS, DiffPIR
 from torch import Tensor
 
-from deepinv_lvtino.models import ConsistencyModel, tiny_image, tiny_video
+from deepinv_lvtino.models import (
+    ConsistencyModel,
+    DiffusersConsistencyModel,
+    tiny_image,
+    tiny_video,
+)
 from deepinv_lvtino.optim import ADMMTV, LVTINO, PnPADMM, Schedule, pseudo_inverse
 from deepinv_lvtino.optim.baselines import TV_SETTINGS
+from deepinv_lvtino.optim.schedule import PUBLISHED_PROBLEMS, CalibratedSchedule
 from deepinv_lvtino.physics import PROBLEMS
 from deepinv_lvtino.physics.problems import Problem
 
@@ -40,16 +46,24 @@ class Models:
     :param str name: what tables and files call them.
     :param Callable schedule: from the name of a problem and a weight of the video prior
         (or ``None``) to the schedule of LVTINO.
+    :param Callable describe: no argument to what is noted of the loaded networks beside
+        their results.
     """
 
     load: Callable[[], tuple[ConsistencyModel | None, ConsistencyModel | None]]
     name: str
     schedule: Callable[[str, float | None], Schedule]
+    describe: Callable[[], dict[str, Any]] = dict
 
     @cached_property
     def pair(self) -> tuple[ConsistencyModel | None, ConsistencyModel | None]:
         r"""Video and image model."""
         return self.load()
+
+    @property
+    def loaded(self) -> bool:
+        r"""Whether the networks were needed yet."""
+        return "pair" in vars(self)
 
     @classmethod
     def embedded(cls, device: torch.device | str = "cpu") -> Models:
@@ -76,21 +90,23 @@ class Models:
         cls,
         load: Callable[[], tuple[ConsistencyModel | None, ConsistencyModel | None]],
         name: str = "wan",
+        describe: Callable[[], dict[str, Any]] = dict,
     ) -> Models:
         r"""
         Wan and SDXL, with the published settings where there are any.
 
         :param Callable load: no argument to the video and the image model.
         :param str name: what tables and files call them.
+        :param Callable describe: as in the class.
         :return: (:class:`Models`) the models.
         """
 
         def schedule(problem: str, eta: float | None) -> Schedule:
-            if problem in ("A", "B", "C", "jpeg") and eta in (None, 0, 1):
+            if problem in PUBLISHED_PROBLEMS and eta in (None, 0, 1):
                 return Schedule.published(problem)
             return Schedule.calibrated(eta=eta)
 
-        return cls(load, name, schedule)
+        return cls(load, name, schedule, describe)
 
     def denoiser(self) -> Denoiser:
         r"""
@@ -190,27 +206,48 @@ def _dps(setting: Setting) -> Reconstructor:
     )
 
 
-def _sampler(setting: Setting, video: bool = True, image: bool = True) -> LVTINO:
-    models = setting.models
-    chosen = [
-        model if wanted else None
-        for model, wanted in zip(models.pair, (video, image), strict=True)
-    ]
-    if chosen == [None, None]:
-        msg = f"the models {models.name!r} have none for this prior"
-        raise NotApplicable(msg)
-    return LVTINO(
-        *chosen,
-        schedule=models.schedule(
-            setting.problem.name, setting.eta if video and image else None
-        ),
-        seed=setting.seed,
-    )
+class _Sampler:
+    """LVTINO with one or both priors, as one sample or as the mean of several."""
 
+    def __init__(
+        self,
+        setting: Setting,
+        video: bool = True,
+        image: bool = True,
+        num_samples: int | None = None,
+    ) -> None:
+        self.setting = setting
+        self.num_samples = num_samples
+        models = setting.models
+        # a weight of 0 or 1 leaves one prior
+        wanted = video and setting.eta != 0, image and setting.eta != 1
+        self.models = [
+            model if kept else None
+            for model, kept in zip(models.pair, wanted, strict=True)
+        ]
+        if self.models == [None, None]:
+            msg = f"the models {models.name!r} have none for this prior"
+            raise NotApplicable(msg)
+        both = None not in self.models
+        self.schedule = models.schedule(
+            setting.problem.name, setting.eta if both else None
+        )
 
-def _mean(setting: Setting) -> Reconstructor:
-    sampler = _sampler(setting)
-    return lambda y, physics: sampler.sample(y, physics, setting.num_samples)[0]
+    def __call__(self, y: Tensor, physics: Physics) -> Tensor:
+        if isinstance(self.schedule, CalibratedSchedule):
+            self._measure_pixel_scales(y, physics)
+        solver = LVTINO(*self.models, schedule=self.schedule, seed=self.setting.seed)
+        if self.num_samples is None:
+            return solver(y, physics)
+        return solver.sample(y, physics, self.num_samples)[0]
+
+    def _measure_pixel_scales(self, y: Tensor, physics: Physics) -> None:
+        """A calibrated schedule is only as good as the size of the latents' unit."""
+        for model in self.models:
+            if isinstance(model, DiffusersConsistencyModel):
+                start = physics.A_dagger(y).clamp(0, 1)
+                rng = torch.Generator(y.device).manual_seed(self.setting.seed)
+                model.measure_pixel_scale(start, generator=rng)
 
 
 #: The solvers by name; add your own, or give them to :class:`Benchmark`.
@@ -229,16 +266,20 @@ SOLVERS: dict[str, Solver] = {
     "pnp-admm": Solver("plug-and-play ADMM with the video network", _pnp_admm),
     "diffpir": Solver("DiffPIR of DeepInverse with the video network", _diffpir),
     "dps": Solver("DPS of DeepInverse with the video network", _dps),
-    "lvtino": Solver("LVTINO, one sample", _sampler, linear_only=False),
-    "lvtino-mean": Solver("LVTINO, mean of several samples", _mean, linear_only=False),
+    "lvtino": Solver("LVTINO, one sample", _Sampler, linear_only=False),
+    "lvtino-mean": Solver(
+        "LVTINO, mean of several samples",
+        lambda setting: _Sampler(setting, num_samples=setting.num_samples),
+        linear_only=False,
+    ),
     "lvtino-v": Solver(
         "LVTINO with the video prior alone, one sample",
-        lambda setting: _sampler(setting, image=False),
+        lambda setting: _Sampler(setting, image=False),
         linear_only=False,
     ),
     "latino": Solver(
         "LATINO, the image prior alone frame by frame, one sample",
-        lambda setting: _sampler(setting, video=False),
+        lambda setting: _Sampler(setting, video=False),
         linear_only=False,
     ),
 }

@@ -13,9 +13,18 @@ from deepinv_lvtino.benchmark import Benchmark, Clip, Models, find_clips
 from deepinv_lvtino.benchmark.results import FILES
 from deepinv_lvtino.benchmark.run import DEFAULT_PROBLEMS, DEFAULT_SOLVERS
 from deepinv_lvtino.cli._errors import UserError, user_errors
-from deepinv_lvtino.cli._models import in_words, published_models
+from deepinv_lvtino.cli._models import (
+    check_model,
+    in_words,
+    published_models,
+    weights_entry,
+)
 from deepinv_lvtino.cli._setup import check_divides, check_sigma, choose_device
-from deepinv_lvtino.models import OutOfMemory
+from deepinv_lvtino.models import (
+    OutOfMemory,
+    SDXLConsistencyModel,
+    WanConsistencyModel,
+)
 from deepinv_lvtino.physics import PROBLEMS
 
 
@@ -28,6 +37,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
     if arguments.sigma is not None:
         check_sigma(arguments.sigma)
     width, height = arguments.size
+    check_model(arguments)
     device = choose_device(arguments.device)
     with user_errors():
         clips = [
@@ -74,9 +84,21 @@ def benchmark(arguments: argparse.Namespace) -> None:
 def _networks(arguments: argparse.Namespace, device: torch.device) -> Models:
     if arguments.model == "embedded":
         return Models.embedded(device)
-    return Models.published(
-        lambda: published_models(arguments, device), name=arguments.model
-    )
+
+    def load() -> tuple[WanConsistencyModel | None, SDXLConsistencyModel | None]:
+        print("loading the published models", flush=True)
+        return published_models(arguments, device)
+
+    # what changes the results is part of the name
+    options = {
+        "prompt": arguments.prompt,
+        "dtype": arguments.dtype,
+        "tile": arguments.tile,
+        "revision": ", ".join("=".join(pair) for pair in arguments.revision or ()),
+    }
+    chosen = "; ".join(f"{key} {value}" for key, value in options.items() if value)
+    name = f"{arguments.model} ({chosen})" if chosen else arguments.model
+    return Models.published(load, name, lambda: weights_entry(arguments))
 
 
 def _guarded(clip: Clip) -> Clip:
