@@ -32,8 +32,8 @@ HELD_OUT = 977  # seed of the dead leaves
 SIZE = (13, 96, 160)
 
 #: Relative noise levels of the video model in the first and the last sweep, and sweeps.
-LEVELS = ((0.4, 0.05, 4), (0.6, 0.1, 4), (1.0, 0.1, 5), (1.0, 0.3, 4), (2.0, 0.3, 5))
-ETAS = (0.5, 0.8)
+LEVELS = ((0.2, 0.05, 3), (0.4, 0.05, 4), (0.6, 0.1, 4), (1.0, 0.1, 5), (2.0, 0.1, 6))
+ETAS = (0.8, 0.9, 1.0)
 START = {"A": "tv", "B": "tv", "C": "tv"}
 
 
