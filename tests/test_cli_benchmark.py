@@ -61,13 +61,14 @@ def test_options_reach_the_cells(tmp_path):
     assert (out / "videos" / "clip" / "B" / "lvtino-mean" / "00004.png").is_file()
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    checkpoints = pytest.importorskip("checkpoints")
+    return checkpoints.published_folder(tmp_path_factory.mktemp("weights"))
+
+
 class TestPublishedModels:
     """With small networks of random weights in the published layout."""
-
-    @pytest.fixture(scope="class")
-    def weights(self, tmp_path_factory):
-        checkpoints = pytest.importorskip("checkpoints")
-        return checkpoints.published_folder(tmp_path_factory.mktemp("weights"))
 
     def test_published_and_calibrated_schedules(self, weights, tmp_path):
         options = ("--model", "wan", "--weights", weights, "--prompt", "a video")

@@ -198,6 +198,8 @@ REPLACED = {"--size": f"{SIZE[1]}x{SIZE[0]}", "--frames": str(FRAMES), "--sample
 REPLACED_FOR_BENCHMARK = REPLACED | {"--frames": "4", "--count": "1"}
 #: Commands that reach out of the folder they run in, or belong to other tests.
 LEFT_OUT = ("pip", "tox", "venv", "source", "download")
+#: Scores whose networks have weights to fetch.
+FETCHED = ("lpips", "fvmd")
 
 SHELL = [(name, block) for name, block in CODE if block.language in ("bash", "console")]
 
@@ -212,18 +214,40 @@ def input_file(path: Path, words: list[str]) -> None:
     write_video(path, x[0], 24)
 
 
+def provide_inputs(words: list[str], weights: Path) -> None:
+    r"""The files and folders that a command reads, where they are not there yet."""
+    for before, word in zip(words[:-1], words[1:], strict=True):
+        if word.endswith(".mp4") and before != "-o" and not Path(word).exists():
+            input_file(Path(word), words)
+        if word.startswith("adobe240:"):
+            folder = Path(word.partition(":")[2])
+            folder.mkdir()
+            input_file(folder / "one.mp4", words)
+    if "wan" in words and not Path("weights").exists():
+        Path("weights").symlink_to(weights, target_is_directory=True)
+
+
 def made_small(words: list[str]) -> list[str]:
     r"""The command with a small size, few frames and few samples."""
     replaced = REPLACED_FOR_BENCHMARK if words[1] == "benchmark" else REPLACED
     result = [
         replaced.get(before, word)
         for before, word in zip(["", *words[:-1]], words, strict=True)
+        if word not in FETCHED
     ]
+    if "wan" in words and words[1] != "info" and "--weights" not in words:
+        result += ["--weights", "weights"]
     if words[1] in ("demo", "benchmark"):
         for option, value in replaced.items():
             if option not in words:
                 result += [option, value]
     return result
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    r"""What ``download --to`` leaves, with small networks of random weights."""
+    return checkpoints.published_folder(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.mark.parametrize(
@@ -232,7 +256,7 @@ def made_small(words: list[str]) -> list[str]:
 def test_commands_run(
     name: str,
     block: Block,
-    no_downloads: None,
+    small_weights: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -248,8 +272,7 @@ def test_commands_run(
         if any(word.endswith(":FOLDER") for word in words):  # data of the reader's
             assert build_parser().parse_args(words[1:])
             continue
-        if words[1] in ("restore", "degrade") and not Path(words[2]).exists():
-            input_file(Path(words[2]), words)
+        provide_inputs(words, small_weights)
         assert cli.main(made_small(words)[1:]) == 0
         if "-o" in words:
             assert Path(words[words.index("-o") + 1]).exists()

@@ -315,14 +315,17 @@ def _operator(parser: argparse.ArgumentParser, grid: str, sigma: str) -> None:
 
 def _solver(parser: argparse.ArgumentParser, samples: int) -> None:
     parser.add_argument(
-        "--steps", type=_positive, metavar="N", help="sweeps; default: 5"
+        "--steps",
+        type=_positive,
+        metavar="N",
+        help="sweeps; default: the setting made for the problem",
     )
     parser.add_argument(
         "--eta",
         type=float,
         metavar="E",
         help="weight of the video prior, from 0 (frames alone) to 1 (video prior alone); "
-        "default: 0.5",
+        "default: the setting made for the problem",
     )
     parser.add_argument(
         "--samples",

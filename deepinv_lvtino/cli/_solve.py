@@ -106,8 +106,8 @@ def _schedule_for(
     """
     alone = arguments.eta in (0, 1)
     if problem.linear:
-        if not published and arguments.steps is None:
-            return Schedule.embedded(problem.name, arguments.eta)
+        if not published:
+            return Schedule.embedded(problem.name, arguments.eta, arguments.steps)
         explicit = arguments.steps is not None or not (arguments.eta is None or alone)
         if explicit or problem.name not in PUBLISHED_PROBLEMS:
             return asked

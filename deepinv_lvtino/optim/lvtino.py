@@ -15,7 +15,12 @@ from deepinv.sampling.utils import Welford
 from deepinv.utils import TensorList
 from torch import Tensor
 
-from deepinv_lvtino.models import ConsistencyModel, tiny_image, tiny_video
+from deepinv_lvtino.models import (
+    ConsistencyModel,
+    TinyConsistencyModel,
+    tiny_image,
+    tiny_video,
+)
 from deepinv_lvtino.optim.data_fidelity import GaussianLikelihood
 from deepinv_lvtino.optim.data_steps import ProximalStep, VariationStep
 from deepinv_lvtino.optim.iteration import LVTINOIteration
@@ -65,8 +70,9 @@ class LVTINO(BaseOptim):
     :param ConsistencyModel image_model: image prior. With neither, the embedded defaults
         (:func:`deepinv_lvtino.models.tiny_video` and
         :func:`deepinv_lvtino.models.tiny_image`).
-    :param Schedule schedule: times and steps; :meth:`Schedule.calibrated` by default.
-        With the embedded models, :meth:`Schedule.embedded` has settings for each problem.
+    :param Schedule schedule: times and steps; with the embedded models
+        ``Schedule.embedded()`` by default (:meth:`Schedule.embedded` has a setting for
+        each problem), else :meth:`Schedule.calibrated`.
     :param float eta: weight of the video prior, in [0, 1]; the schedule's by default. It
         counts only where both priors are given.
     :param deepinv.optim.DataFidelity, list data_fidelity: data fidelity, or one per sweep;
@@ -84,7 +90,8 @@ class LVTINO(BaseOptim):
         ``'prox'`` (:func:`proximal_start`, from black with weight 200), ``'tv'``
         (:func:`tv_start`), ``'interpolate'`` (:func:`interpolate`, motion-compensated;
         needs the extra ``flow``), a video, or a function ``init(y, physics)`` as in
-        DeepInverse; the schedule's by default, which is ``'pinv'`` for a calibrated one.
+        DeepInverse; the schedule's by default: ``'tv'`` for the embedded models, else
+        ``'pinv'`` for a calibrated one.
     :param Callable noise_source: ``(label, like)`` to standard normal noise, for every
         draw (``"k0/video"``, ``"k0/image"``, …), so that a run can be replayed exactly.
     :param int seed: seed of every call; by default PyTorch's global generator is used.
@@ -140,7 +147,10 @@ class LVTINO(BaseOptim):
     ) -> None:
         check_eta(eta)
         check_clamp(clamp)
-        schedule = Schedule.calibrated() if schedule is None else schedule
+        if video_model is None and image_model is None:
+            video_model, image_model = tiny_video(), tiny_image()
+        if schedule is None:
+            schedule = _default_schedule(video_model, image_model)
         if not isinstance(schedule, Schedule):
             msg = (
                 "`schedule` must be a Schedule, such as Schedule.published('A'); got "
@@ -149,7 +159,7 @@ class LVTINO(BaseOptim):
             raise TypeError(msg)
         if eta is None and isinstance(schedule, CalibratedSchedule):
             eta = schedule.eta
-        video_model, image_model = _choose_models(video_model, image_model, eta)
+        video_model, image_model = _weighted(video_model, image_model, eta)
         prior = ProductOfExperts(video_model, image_model)
         both = video_model is not None and image_model is not None
         sweeps = schedule.resolve(video_model, image_model, eta if both else None)
@@ -430,12 +440,10 @@ def _tensors(module: torch.nn.Module | None) -> list[Tensor]:
     return [t for part in parts for t in (*part.parameters(), *part.buffers())]
 
 
-def _choose_models(
+def _weighted(
     video: ConsistencyModel | None, image: ConsistencyModel | None, eta: float | None
 ) -> tuple[ConsistencyModel | None, ConsistencyModel | None]:
-    """Default models if there is none; no model of weight zero."""
-    if video is None and image is None:
-        video, image = tiny_video(), tiny_image()
+    """The models without one of weight zero."""
     for name, model, unused in (("image", image, 0), ("video", video, 1)):
         if model is None and eta == unused:
             msg = (
@@ -444,6 +452,14 @@ def _choose_models(
             )
             raise ValueError(msg)
     return (None if eta == 0 else video), (None if eta == 1 else image)
+
+
+def _default_schedule(*models: ConsistencyModel | None) -> Schedule:
+    """The tuned one for the embedded models."""
+    given = [model for model in models if model is not None]
+    if all(isinstance(model, TinyConsistencyModel) for model in given):
+        return Schedule.embedded()
+    return Schedule.calibrated()
 
 
 def _with_variation(

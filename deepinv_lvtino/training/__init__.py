@@ -6,7 +6,7 @@ Used as a program, ``python -m deepinv_lvtino.training --help``.
 
 from deepinv_lvtino.training.data import PoolClips
 from deepinv_lvtino.training.loop import Trainer, TrainingOptions
-from deepinv_lvtino.training.losses import consistency_loss, denoising_loss
+from deepinv_lvtino.training.losses import consistency_loss, denoising_loss, multiscale
 
 __all__ = [
     "PoolClips",
@@ -14,4 +14,5 @@ __all__ = [
     "TrainingOptions",
     "consistency_loss",
     "denoising_loss",
+    "multiscale",
 ]
