@@ -349,14 +349,13 @@ def draw_eta(rows: list[Row], slices: Tensor, path: Path) -> None:
     for axes, names in zip(
         upper.subplots(1, 2),
         (
-            ("PSNR (dB), sample", f"PSNR (dB), mean of {SAMPLES}"),
+            [name for name in rows[0] if name.startswith("PSNR")],
             ("sharpness of a sample", "flicker of a sample"),
         ),
         strict=True,
     ):
         for name in names:
-            if name in rows[0]:
-                axes.plot(etas, [row[name] for row in rows], "o-", label=name)
+            axes.plot(etas, [row[name] for row in rows], "o-", label=name)
         axes.set_xlabel("eta (weight of the video prior)")
         axes.grid(alpha=0.3)
         axes.legend()

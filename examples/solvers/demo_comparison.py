@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from deepinv.optim import L2
 from deepinv.sampling import DDRM, DPS, DiffPIR
-from deepinv_lvtino.benchmark import Benchmark
 
 from deepinv_lvtino import LVTINO, Schedule, make_problem
+from deepinv_lvtino.benchmark import Benchmark
 from deepinv_lvtino.datasets import procedural_clip, read_video
 from deepinv_lvtino.models import tiny_image, tiny_video
 from deepinv_lvtino.optim import ADMMTV, PnPADMM
