@@ -15,6 +15,7 @@ from deepinv_lvtino.training import (
     TrainingOptions,
     consistency_loss,
     denoising_loss,
+    multiscale,
 )
 from deepinv_lvtino.training.__main__ import main, start_from
 from deepinv_lvtino.training.losses import NUM_STEPS, draw_sigma, flow_step
@@ -214,3 +215,16 @@ def test_saved_image_weights_start_a_video(tmp_path):
     save_tiny(random_network(SMALL_IMAGE), tmp_path / "image.safetensors")
     network = load_tiny(tmp_path / "image.safetensors").network
     start_from(TinyNetwork(SMALL), network)
+
+
+def test_multiscale_loss_against_its_definition():
+    error = torch.randn(2, 12, 3, 4, 6, dtype=torch.float64)
+    expected = error.square().mean(dim=(1, 2, 3, 4))
+    for block in (2, 4):  # blocks of eight do not fit
+        height, width = 4 // block, 6 // block
+        inside = error[..., : height * block, : width * block]
+        means = inside.reshape(2, 12, 3, height, block, width, block).mean(dim=(4, 6))
+        expected = expected + block * means.square().mean(dim=(1, 2, 3, 4))
+    torch.testing.assert_close(multiscale(error).double(), expected)
+    # a contrast error weighs fifteen times as much as white noise of its size
+    assert float(multiscale(torch.ones(1, 12, 1, 8, 8))) == pytest.approx(15)
