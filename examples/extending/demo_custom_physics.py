@@ -13,6 +13,8 @@ image operator of DeepInverse on every frame. What do they cost, and which data 
 they get?
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 import matplotlib.pyplot as plt
 import torch
 from deepinv.loss.metric import PSNR
@@ -142,4 +144,3 @@ plt.show()
 # Operators that are linear but neither separable nor decomposable work too: their data
 # steps take conjugate gradients, and a warning says so if these fall short. For operators
 # that are not linear see the example on JPEG.
-# sphinx_gallery_thumbnail_number = 1

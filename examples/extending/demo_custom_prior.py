@@ -13,6 +13,8 @@ just that. We wrap one as a :class:`~deepinv_lvtino.models.ConsistencyModel`, us
 place of the embedded image model, and see what is lost.
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 import matplotlib.pyplot as plt
 import torch
 from deepinv.loss.metric import PSNR
@@ -138,4 +140,3 @@ plt.show()
 # %%
 # So a denoiser will do for a first look, and a network that was distilled to jump is
 # better. How to bring one: :ref:`own-model`.
-# sphinx_gallery_thumbnail_number = 2

@@ -16,6 +16,8 @@ identity, and a few Landweber steps, :math:`u \leftarrow u - \gamma \,
 (\operatorname{JPEG}(u) - y)`, pull the video to where it compresses to the measurement.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 import matplotlib.pyplot as plt
 import torch
 from deepinv.loss.metric import PSNR, SSIM
@@ -108,4 +110,3 @@ plt.show()
 # %%
 
 write_side_by_side("jpeg.mp4", videos, fps=6, overwrite=True)
-# sphinx_gallery_thumbnail_number = 1

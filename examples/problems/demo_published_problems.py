@@ -14,6 +14,8 @@ sixteenth of the pixels, **B** blurs over 7 frames and keeps a sixty-fourth of t
 left, and what can be had back?
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 import matplotlib.pyplot as plt
 import torch
 from deepinv.loss.metric import PSNR, SSIM
@@ -125,4 +127,3 @@ plt.show()
 # :References:
 #
 # .. footbibliography::
-# sphinx_gallery_thumbnail_number = 1

@@ -13,6 +13,8 @@ flickers. The video prior sees all frames and keeps them consistent, at the pric
 detail. How much of either is best, and how does one see it?
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 import matplotlib.pyplot as plt
 import torch
 from deepinv.loss.metric import PSNR
@@ -113,4 +115,3 @@ write_side_by_side("eta.mp4", chosen, fps=8, overwrite=True)
 # the embedded models :meth:`deepinv_lvtino.Schedule.embedded` has the weights that were
 # best on procedural clips. The extremes cost half as much, as one model is never
 # evaluated.
-# sphinx_gallery_thumbnail_number = 1

@@ -15,6 +15,8 @@ variation; ``"interpolate"``, which follows the motion between the measured fram
 optical flow. What is each worth, and what is left of it after a run?
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 import time
 
 import matplotlib.pyplot as plt
@@ -124,4 +126,3 @@ write_side_by_side(
 # :References:
 #
 # .. footbibliography::
-# sphinx_gallery_thumbnail_number = 2

@@ -13,6 +13,8 @@ plug-and-play, and the diffusion samplers DiffPIR, DPS and DDRM of DeepInverse? 
 harness :class:`deepinv_lvtino.benchmark.Benchmark` runs them and makes the table.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 import tempfile
 from pathlib import Path
 
@@ -148,4 +150,3 @@ plt.show()
 # :References:
 #
 # .. footbibliography::
-# sphinx_gallery_thumbnail_number = 1
