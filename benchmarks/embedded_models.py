@@ -315,7 +315,7 @@ def markdown(rows: list[Row]) -> str:
 def write_csv(rows: list[Row], path: Path) -> None:
     r"""The table for the documentation."""
     with path.open("w", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(rows[0])
         writer.writerows([cell(value) for value in row.values()] for row in rows)
 
