@@ -406,7 +406,11 @@ def main() -> None:
         else:
             rows, slices = eta_sweep(x, arguments.samples)
             tables = {"eta": rows}
-            draw_eta(rows, slices, folder / f"{stem}.png")
+            # a picture of a clip given by the user stays out of the results
+            picture = RESULTS if arguments.clip is None else Path(tempfile.mkdtemp())
+            picture = folder if arguments.quick else picture
+            draw_eta(rows, slices, picture / f"{stem}.png")
+            print(f"picture in {picture}")
         for name, rows in tables.items():
             print(markdown(rows), flush=True)
             write_csv(rows, folder / f"embedded-{name}-{clip}-{device.type}.csv")
