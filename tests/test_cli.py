@@ -172,8 +172,9 @@ class TestSimulate:
 
     def test_samples(self, clean, tmp_path):
         output = tmp_path / "out.mp4"
-        options = ("--simulate", "--samples", "3", *FAST)
-        assert run("restore", clean, "-o", output, *options) == 0
+        # half of the pixels, drawn by frames alone: samples differ much
+        problem = ("--simulate", "--problem", "inpaint", "--eta", "0", *FAST)
+        assert run("restore", clean, "-o", output, "--samples", "3", *problem) == 0
         assert names(tmp_path) == [
             "out-comparison.png",
             "out-mean.mp4",
@@ -182,10 +183,10 @@ class TestSimulate:
             "out.mp4",
         ]
         metrics = report_of(tmp_path / "out.json")["metrics"]
-        assert metrics["mean"]["psnr"] > metrics["restoration"]["psnr"] + 0.1
+        assert metrics["mean"]["psnr"] > metrics["restoration"]["psnr"] + 1
         # the first sample is the one that a run of one sample gives
         single = tmp_path / "single.mp4"
-        assert run("restore", clean, "-o", single, "--simulate", *FAST) == 0
+        assert run("restore", clean, "-o", single, *problem) == 0
         first, of_three = read_video(single).frames, read_video(output).frames
         # up to the encoder, which is not repeatable to the bit on a busy machine
         torch.testing.assert_close(first, of_three, atol=4 / 255, rtol=0)

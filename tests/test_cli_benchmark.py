@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 
+import test_cli
 from deepinv_lvtino.benchmark import SCORES, SOLVERS
 from deepinv_lvtino.cli import _benchmark, main
 from deepinv_lvtino.cli._scores import video_scores
@@ -17,17 +18,11 @@ SMALL = ("--size", "48x32", "--frames", "5", "--device", "cpu")
 
 
 def run(*arguments):
-    return main(["benchmark", *[str(argument) for argument in arguments]])
+    return test_cli.run("benchmark", *arguments)
 
 
 def fails(capsys, *arguments):
-    """Message of a command that must fail as a mistake of the user."""
-    capsys.readouterr()
-    assert run(*arguments) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("deepinv-lvtino: error: ")
-    assert error.count("\n") == 1
-    return error
+    return test_cli.fails(capsys, "benchmark", *arguments)
 
 
 def test_table_of_a_small_benchmark(tmp_path, capsys):
