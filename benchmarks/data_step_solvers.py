@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import RESULTS, provenance, save, synchronize
+from measure import RESULTS, load_clip, provenance, save, synchronize
 from torch import Tensor
 
 from deepinv_lvtino import LVTINO, Schedule, make_problem
-from deepinv_lvtino.datasets import procedural_clip, read_video, resize_video
 from deepinv_lvtino.models import tiny_video
 from deepinv_lvtino.optim import TVResult, prox_l2_tv
 from deepinv_lvtino.optim.prox_tv import as_variation
@@ -34,13 +33,6 @@ KINDS = {"temporal": "time", "spacetime": "space and time"}
 SOLVERS = {"chambolle_pock": "Chambolle-Pock", "adam": "Adam"}
 STEPSIZE, SIGMA, LAMBDA = 0.03, 0.001, 5.0
 SIZE = (25, 64, 96)
-
-
-def load(clip: str | None, size: tuple[int, int, int]) -> Tensor:
-    r"""The clip, shape (1, 3, T, H, W)."""
-    if clip is None:
-        return procedural_clip(*size)[None]
-    return resize_video(read_video(clip, size[0]).frames, *size[1:])[None]
 
 
 def psnr(u: Tensor, x: Tensor) -> float:
@@ -184,7 +176,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small size, not saved")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    x = load(arguments.clip, (9, 48, 64) if arguments.quick else SIZE).to(device)
+    x = load_clip(arguments.clip, (9, 48, 64) if arguments.quick else SIZE).to(device)
     with warnings.catch_warnings():  # that 100 steps do not suffice is what is measured
         warnings.filterwarnings("ignore", message="prox_l2_tv stopped")
         steps = compare(x, 200 if arguments.quick else 1000)

@@ -17,18 +17,16 @@ import csv
 import json
 import math
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from deepinv.loss.metric import PSNR, SSIM, HaarPSI
-from measure import RESULTS, provenance, synchronize
+from measure import RESULTS, load_clip, provenance, timed
 from torch import Tensor
 
 from deepinv_lvtino import LVTINO, Schedule, make_problem
-from deepinv_lvtino.datasets import procedural_clip, read_video, resize_video
 from deepinv_lvtino.models import TinyConsistencyModel, tiny_image, tiny_video
 from deepinv_lvtino.optim import ADMMTV, PnPADMM
 from deepinv_lvtino.training.losses import SIGMA_MIN
@@ -38,13 +36,6 @@ ETAS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 SAMPLES = 8
 SIZE = (25, 192, 320)
 Row = dict[str, Any]
-
-
-def load(clip: str | None, size: tuple[int, int, int]) -> Tensor:
-    r"""The clip, shape (1, 3, T, H, W)."""
-    if clip is None:
-        return procedural_clip(*size, seed=2024)[None]
-    return resize_video(read_video(clip, size[0]).frames, *size[1:])[None]
 
 
 def as_frames(x: Tensor) -> Tensor:
@@ -65,15 +56,6 @@ def scores(x: Tensor, truth: Tensor) -> Row:
 
 def psnr(x: Tensor, truth: Tensor) -> float:
     return float(PSNR()(as_frames(x), as_frames(truth)).mean())
-
-
-def timed(function: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, float]:
-    synchronize(device)
-    start = time.perf_counter()
-    with torch.no_grad():
-        result = function()
-    synchronize(device)
-    return result, time.perf_counter() - start
 
 
 def denoise(x: Tensor) -> list[Row]:
@@ -234,7 +216,7 @@ def restore_one(problem: str, x: Tensor, samples: int) -> list[Row]:
     }
     rows = []
     for name, method in methods.items():
-        estimate, seconds = timed(method, device)
+        estimate, seconds = timed(torch.no_grad()(method), device)
         row = {"problem": problem, "method": name, **scores(estimate, x)}
         row["seconds"] = seconds
         print(row, flush=True)
@@ -391,7 +373,7 @@ def main() -> None:
     size = (9, 64, 96) if arguments.quick else SIZE
     if arguments.size:
         size = tuple(int(number) for number in arguments.size.split("x"))
-    x = load(arguments.clip, size).to(device)
+    x = load_clip(arguments.clip, size, seed=2024).to(device)
     clip = "procedural" if arguments.clip is None else Path(arguments.clip).stem
     folder = Path(tempfile.mkdtemp()) if arguments.quick else RESULTS
     for part in arguments.parts or PARTS:
@@ -407,8 +389,7 @@ def main() -> None:
             rows, slices = eta_sweep(x, arguments.samples)
             tables = {"eta": rows}
             # a picture of a clip given by the user stays out of the results
-            picture = RESULTS if arguments.clip is None else Path(tempfile.mkdtemp())
-            picture = folder if arguments.quick else picture
+            picture = folder if arguments.clip is None else Path(tempfile.mkdtemp())
             draw_eta(rows, slices, picture / f"{stem}.png")
             print(f"picture in {picture}")
         for name, rows in tables.items():

@@ -14,6 +14,9 @@ from typing import Any
 
 import deepinv
 import torch
+from torch import Tensor
+
+from deepinv_lvtino.datasets import procedural_clip, read_video, resize_video
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -35,6 +38,22 @@ def seconds(function: Callable[[], Any], device: torch.device, repeats: int) -> 
         synchronize(device)
         times.append(time.perf_counter() - start)
     return min(times)
+
+
+def timed(function: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
+    r"""Result of one call, and its seconds."""
+    synchronize(device)
+    start = time.perf_counter()
+    result = function()
+    synchronize(device)
+    return result, time.perf_counter() - start
+
+
+def load_clip(clip: str | None, size: tuple[int, int, int], seed: int = 0) -> Tensor:
+    r"""A clip of the user's, or the procedural one, shape (1, 3, T, H, W)."""
+    if clip is None:
+        return procedural_clip(*size, seed=seed)[None]
+    return resize_video(read_video(clip, size[0]).frames, *size[1:])[None]
 
 
 def peak_bytes(function: Callable[[], Any], device: torch.device) -> int:

@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from deepinv.loss.metric import PSNR
-from measure import RESULTS, provenance, save, synchronize
+from measure import RESULTS, load_clip, provenance, save, timed
 from torch import Tensor
 
 from deepinv_lvtino import LVTINO, Schedule, make_problem
-from deepinv_lvtino.datasets import procedural_clip, read_video, resize_video
 from deepinv_lvtino.optim import STARTS
 
 #: Steps from a relative noise level of the video model of 2 down to 0.05.
@@ -40,22 +38,6 @@ COLUMNS = (
     ("seconds of the start", "{:.2f}"),
     ("seconds of a sample", "{:.2f}"),
 )
-
-
-def load(clip: str | None, size: tuple[int, int, int]) -> Tensor:
-    r"""The clip, shape (1, 3, T, H, W)."""
-    if clip is None:
-        return procedural_clip(*size)[None]
-    return resize_video(read_video(clip, size[0]).frames, *size[1:])[None]
-
-
-def timed(function: Any, device: torch.device) -> tuple[Any, float]:
-    r"""Result of one call, and its seconds."""
-    synchronize(device)
-    start = time.perf_counter()
-    result = function()
-    synchronize(device)
-    return result, time.perf_counter() - start
 
 
 def shortened(sweeps: int) -> Schedule:
@@ -161,7 +143,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     size = (9, 64, 96) if arguments.quick else SIZE
-    x = load(arguments.clip, size).to(device)
+    x = load_clip(arguments.clip, size).to(device)
     rows = compare(x)
     print(markdown(rows))
     clip = "procedural" if arguments.clip is None else Path(arguments.clip).stem

@@ -32,6 +32,19 @@ def _is_count(value: object) -> bool:
     return isinstance(value, (int, float)) and value >= 1 and value == math.floor(value)
 
 
+def check_counts(**counts: int) -> None:
+    r"""
+    Check numbers of which there must be one or more: frames, rows, columns.
+
+    :param int counts: the numbers, by the names of the arguments.
+    :raises ValueError: if one is below 1.
+    """
+    for name, value in counts.items():
+        if value < 1:
+            msg = f"`{name}` must be at least 1; got {value}."
+            raise ValueError(msg)
+
+
 def check_positive(name: str, value: float | Tensor) -> None:
     r"""
     Check that a number, or every entry of a tensor, is finite and positive.

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from deepinv_lvtino.models import (
     ConsistencyModel,
-    DiffusersConsistencyModel,
     tiny_image,
     tiny_video,
 )
+from deepinv_lvtino.models.adapter import measure_pixel_scales
 from deepinv_lvtino.optim import ADMMTV, LVTINO, PnPADMM, Schedule, pseudo_inverse
 from deepinv_lvtino.optim.baselines import TV_SETTINGS
 from deepinv_lvtino.optim.schedule import PUBLISHED_PROBLEMS, CalibratedSchedule
@@ -235,19 +235,11 @@ class _Sampler:
 
     def __call__(self, y: Tensor, physics: Physics) -> Tensor:
         if isinstance(self.schedule, CalibratedSchedule):
-            self._measure_pixel_scales(y, physics)
+            measure_pixel_scales(self.models, y, physics, self.setting.seed)
         solver = LVTINO(*self.models, schedule=self.schedule, seed=self.setting.seed)
         if self.num_samples is None:
             return solver(y, physics)
         return solver.sample(y, physics, self.num_samples)[0]
-
-    def _measure_pixel_scales(self, y: Tensor, physics: Physics) -> None:
-        """A calibrated schedule is only as good as the size of the latents' unit."""
-        for model in self.models:
-            if isinstance(model, DiffusersConsistencyModel):
-                start = physics.A_dagger(y).clamp(0, 1)
-                rng = torch.Generator(y.device).manual_seed(self.setting.seed)
-                model.measure_pixel_scale(start, generator=rng)
 
 
 #: The solvers by name; add your own, or give them to :class:`Benchmark`.

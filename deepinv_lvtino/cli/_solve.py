@@ -30,7 +30,8 @@ from deepinv_lvtino.cli._report import (
 from deepinv_lvtino.cli._scores import video_scores
 from deepinv_lvtino.cli._setup import Task, root_mean_square
 from deepinv_lvtino.datasets import write_video
-from deepinv_lvtino.models import DiffusersConsistencyModel, OutOfMemory
+from deepinv_lvtino.models import OutOfMemory
+from deepinv_lvtino.models.adapter import measure_pixel_scales
 from deepinv_lvtino.optim.schedule import (
     DEFAULT_ETA,
     PUBLISHED_PROBLEMS,
@@ -69,7 +70,7 @@ def solver_for(arguments: argparse.Namespace, task: Task, solver: LVTINO) -> LVT
         print("loading the published models", flush=True)
         video, image = published_models(arguments, task.y.device)
         if isinstance(schedule, CalibratedSchedule):
-            _measure_pixel_scales(task, arguments.seed, video, image)
+            measure_pixel_scales((video, image), task.y, task.physics, arguments.seed)
     with user_errors():
         return LVTINO(
             video,
@@ -82,17 +83,6 @@ def solver_for(arguments: argparse.Namespace, task: Task, solver: LVTINO) -> LVT
 
 def _is_published(arguments: argparse.Namespace) -> bool:
     return getattr(arguments, "model", "embedded") == "wan"
-
-
-def _measure_pixel_scales(
-    task: Task, seed: int, *models: DiffusersConsistencyModel | None
-) -> None:
-    """A calibrated schedule is only as good as the size of the latents' unit."""
-    start = task.physics.A_dagger(task.y).clamp(0, 1)
-    for model in models:
-        if model is not None:
-            rng = torch.Generator(start.device).manual_seed(seed)
-            model.measure_pixel_scale(start, generator=rng)
 
 
 def _schedule_for(

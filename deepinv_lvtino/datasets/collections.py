@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from deepinv_lvtino.datasets._images import list_frames, natural_key
 from deepinv_lvtino.datasets.video import VIDEO_SUFFIXES, read_video, resize_video
+from deepinv_lvtino.utils import check_counts
 
 #: Suffixes of the files that count as videos in a collection.
 COLLECTION_SUFFIXES = (*VIDEO_SUFFIXES, ".m4v")
@@ -64,14 +65,7 @@ class VideoCollection(Dataset[Tensor]):
         videos: Sequence[Path] | None = None,
     ) -> None:
         self.root = Path(root)
-        for name, value in {
-            "num_frames": num_frames,
-            "height": height,
-            "width": width,
-        }.items():
-            if value < 1:
-                msg = f"`{name}` must be at least 1; got {value}."
-                raise ValueError(msg)
+        check_counts(num_frames=num_frames, height=height, width=width)
         if start < 0:
             msg = f"`start` must be 0 or positive; got {start}."
             raise ValueError(msg)

@@ -40,6 +40,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from deepinv_lvtino.utils import check_counts
+
 NUM_SHEETS = 128
 """Sheets of a collection; each is painted when a clip first needs it."""
 
@@ -80,7 +82,7 @@ def dead_leaves_clip(
         >>> dead_leaves_clip(index=3, num_frames=2, height=16, width=24).shape
         torch.Size([3, 2, 16, 24])
     """
-    _check_sizes(num_frames=num_frames, height=height, width=width)
+    check_counts(num_frames=num_frames, height=height, width=width)
     _check_numbers(index=index, seed=seed)
     rng = np.random.default_rng([seed, _SCENE, index])
     blurred = rng.random() < 0.12
@@ -130,7 +132,7 @@ class DeadLeavesVideos(Dataset[Tensor]):
         seed: int = 0,
         first: int = 0,
     ) -> None:
-        _check_sizes(
+        check_counts(
             num_clips=num_clips, num_frames=num_frames, height=height, width=width
         )
         _check_numbers(seed=seed, first=first)
@@ -185,7 +187,7 @@ def dead_leaves_pool(
     :return: (pathlib.Path) the file; uint8, shape ``(N, 3, T, H, W)``.
     :raises ValueError: if a number is out of range.
     """
-    _check_sizes(
+    check_counts(
         num_clips=num_clips,
         num_frames=num_frames,
         height=height,
@@ -208,13 +210,6 @@ def dead_leaves_pool(
     del pool
     temporary.replace(path)
     return path
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, value in sizes.items():
-        if value < 1:
-            msg = f"`{name}` must be at least 1; got {value}."
-            raise ValueError(msg)
 
 
 def _check_numbers(**numbers: int) -> None:

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepinv_lvtino.utils import check_counts
+
 _TEXTURE = 256
 _HORIZON = 0.36
 _PAN = 2.4  # pixels per frame of the nearest layer, for a height of 192
@@ -85,11 +87,7 @@ def procedural_clip(
         >>> procedural_clip(num_frames=3, height=32, width=48).shape
         torch.Size([3, 3, 32, 48])
     """
-    sizes = {"num_frames": num_frames, "height": height, "width": width}
-    for name, value in sizes.items():
-        if value < 1:
-            msg = f"`{name}` must be at least 1; got {value}."
-            raise ValueError(msg)
+    check_counts(num_frames=num_frames, height=height, width=width)
     if seed < 0:
         msg = f"`seed` must be 0 or positive; got {seed}."
         raise ValueError(msg)

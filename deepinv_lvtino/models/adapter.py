@@ -2,10 +2,11 @@ r"""Any few-step model of diffusers as a consistency model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
+from deepinv.physics import Physics
 from torch import Tensor, nn
 
 from deepinv_lvtino.models._memory import Offload, Part, Result
@@ -561,3 +562,23 @@ def _channels_last(module: nn.Module) -> None:
             parameter.data = parameter.data.contiguous(
                 memory_format=torch.channels_last
             )
+
+
+def measure_pixel_scales(
+    models: Iterable[ConsistencyModel | None], y: Tensor, physics: Physics, seed: int
+) -> None:
+    r"""
+    Measure and keep the size of the latents' unit, which a calibrated schedule needs.
+
+    :param models: models; those that are not of diffusers know theirs.
+    :param torch.Tensor y: measurement, whose pseudo-inverse is disturbed.
+    :param deepinv.physics.Physics physics: measurement operator.
+    :param int seed: seed of the disturbance.
+    """
+    measured = [m for m in models if isinstance(m, DiffusersConsistencyModel)]
+    if not measured:
+        return
+    start = physics.A_dagger(y).clamp(0, 1)
+    for model in measured:
+        rng = torch.Generator(start.device).manual_seed(seed)
+        model.measure_pixel_scale(start, generator=rng)
