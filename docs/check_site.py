@@ -29,6 +29,10 @@ FILES = {
     "link": "href",
 }
 
+#: End of the names of pictures that only adorn a link with a text of its own (thumbnails of
+#: the gallery): an empty text is right for them.
+ADORNING = "_thumb.png"
+
 #: Pages that are not written for this site.
 FOREIGN = ("_static",)
 
@@ -46,7 +50,7 @@ COMMANDS = frozenset(
     in notin sim approx propto le ge leq geq ne neq equiv to mapsto leftarrow rightarrow
     Rightarrow mid cdot times otimes odot oplus circ dagger top star pm ll gg cup cap
     subset forall exists
-    dots ldots cdots vdots quad qquad begin end displaystyle textstyle limits not
+    dots ldots cdots vdots ddots quad qquad begin end displaystyle textstyle limits not
     """.split()
 )
 
@@ -84,7 +88,9 @@ class Reader(HTMLParser):
         if tag in FILES and values.get(FILES[tag]):
             self.page.files.append((tag, values[FILES[tag]]))
         if tag == "img" and not values.get("alt", "").strip():
-            self.page.nameless.append(values.get("src", ""))
+            adorning = "alt" in values and values.get("src", "").endswith(ADORNING)
+            if not adorning:
+                self.page.nameless.append(values.get("src", ""))
         self._script = tag == "script"
         if self._formula is not None:
             self._formula_depth += 1
@@ -175,7 +181,7 @@ def check(root: Path) -> list[str]:
             if not _is_outside(link):
                 wrong += [f"{name}: {text}" for text in _link_errors(path, link, pages)]
         for tag, address in page.files:
-            if _is_outside(address):
+            if _is_outside(address) or address == "#":  # "#": the page itself
                 continue
             target = (path.parent / unquote(urlsplit(address).path)).resolve()
             if not target.is_file():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate as enlarge
 
 #: A real clip that some machines have beside the repository; users do not.
 STREET_CLIP = Path(__file__).parents[2] / "shared" / "data" / "street_clip"
@@ -28,6 +29,17 @@ def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Ten
 
 def rand(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.rand(*shape, generator=generator(seed), dtype=dtype)
+
+
+def translating(
+    frames: int, height: int, width: int, speed: int, seed: int = 0
+) -> Tensor:
+    r"""Smooth texture that moves to the left by whole pixels, shape (1, 3, T, H, W)."""
+    total = width + speed * (frames - 1)
+    coarse = rand(1, 3, height // 4, total // 4, seed=seed, dtype=torch.float32)
+    texture = enlarge(coarse, (height, total), mode="bicubic").clamp(0, 1)
+    windows = [texture[..., speed * t : speed * t + width] for t in range(frames)]
+    return torch.stack(windows, dim=2)
 
 
 def dense(function: Callable[[Tensor], Tensor], size: tuple[int, ...]) -> Tensor:

@@ -27,11 +27,13 @@ def checker() -> ModuleType:
 
 
 GOOD = r"""
-<html><head><script>window.MathJax = {"tex": {"macros": {"forw": ["A", 1]}}}</script>
+<html><head><link rel="index" href="#" />
+<script>window.MathJax = {"tex": {"macros": {"forw": ["A", 1]}}}</script>
 </head><body><h1 id="top">Title</h1>
 <a href="other.html#place">there</a> <a href="#top">up</a> <a href="sub/">folder</a>
 <a href="https://example.org/missing">outside</a> <a href="mailto:a@b.org">post</a>
 <img src="_images/picture.png" alt="what it shows"><video src="_images/clip.mp4"></video>
+<a href="other.html"><img src="_images/picture_thumb.png" alt="">its title</a>
 <span class="math notranslate">\(\forw{x} = \left\{ \tfrac12 x \right\}\)</span>
 <div class="math notranslate">\[\begin{split}a &amp;= b \\ c &amp;&lt; d\end{split}\]</div>
 </body></html>
@@ -42,7 +44,8 @@ GOOD = r"""
 def site(tmp_path: Path) -> Path:
     (tmp_path / "_images").mkdir()
     (tmp_path / "sub").mkdir()
-    (tmp_path / "_images" / "picture.png").write_bytes(b"png")
+    for name in ("picture.png", "picture_thumb.png"):
+        (tmp_path / "_images" / name).write_bytes(b"png")
     (tmp_path / "_images" / "clip.mp4").write_bytes(b"mp4")
     (tmp_path / "index.html").write_text(GOOD, encoding="utf-8")
     (tmp_path / "other.html").write_text('<a id="place"></a>', encoding="utf-8")
@@ -68,6 +71,7 @@ def test_a_good_site_passes(
         ("picture.png", "gone.png", "<img> _images/gone.png does not exist"),
         ("clip.mp4", "gone.mp4", "<video> _images/gone.mp4 does not exist"),
         ("what it shows", "", "has no text"),
+        ('_thumb.png" alt=""', '_thumb.png"', "has no text"),
         (r"\tfrac12 x", r"\tfrac{1}{2 x", "unbalanced braces"),
         (r"\tfrac12 x", r"\tfrac12} x", "unbalanced braces"),
         (r"\tfrac12", r"\tfarc12", r"uses \tfarc"),

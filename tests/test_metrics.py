@@ -18,9 +18,7 @@ from deepinv_lvtino.metrics import (
     FrameMetric,
     TemporalDifferenceError,
     WarpingError,
-    optical_flow,
     visible_mask,
-    warp,
 )
 from deepinv_lvtino.metrics.motion import MotionWindows
 from helpers import STREET_CLIP, needs_street_clip, rand
@@ -285,15 +283,9 @@ def test_nothing_visible_is_nan():
 def test_missing_opencv_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(
-        ImportError, match=r"warping error needs OpenCV.*lvtino\[flow\]"
+        ImportError, match=r"warping error.* needs OpenCV.*lvtino\[flow\]"
     ):
         WarpingError()(torch.zeros(SIZE))
-
-
-def test_flow_of_the_starts_is_the_same():
-    from deepinv_lvtino.optim import starts
-
-    assert (optical_flow, warp) == (starts.optical_flow, starts.warp)
 
 
 @needs_street_clip

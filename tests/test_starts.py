@@ -18,7 +18,7 @@ from deepinv_lvtino.optim import (
     pseudo_inverse,
     tv_start,
 )
-from deepinv_lvtino.optim.starts import frame_centres, optical_flow, warp
+from deepinv_lvtino.optim.starts import frame_centres
 from deepinv_lvtino.physics import (
     SeparableVideoPhysics,
     TemporalBlur,
@@ -26,16 +26,7 @@ from deepinv_lvtino.physics import (
     TemporalPooling,
     VideoDownsampling,
 )
-from helpers import generator, psnr, rand
-
-
-def translating(frames: int, height: int, width: int, speed: int, seed: int = 0):
-    r"""Smooth texture that moves to the left by whole pixels, shape (1, 3, T, H, W)."""
-    total = width + speed * (frames - 1)
-    coarse = rand(1, 3, height // 4, total // 4, seed=seed, dtype=torch.float32)
-    texture = enlarge(coarse, (height, total), mode="bicubic").clamp(0, 1)
-    windows = [texture[..., speed * t : speed * t + width] for t in range(frames)]
-    return torch.stack(windows, dim=2)
+from helpers import generator, psnr, rand, translating
 
 
 @pytest.fixture
@@ -226,28 +217,6 @@ def test_other_ways_to_undo_the_spatial_part():
         interpolate(y, physics, spatial=pseudo_inverse),
         interpolate(y, physics),  # no singular value below 0.01 here
     )
-
-
-def test_flow_and_warp_undo_a_shift():
-    x = translating(2, 48, 64, 3)
-    first, second = x[:, :, 0], x[:, :, 1]
-    flow = optical_flow(first, second)
-    inner = flow[:, 8:-8, 8:-8]
-    assert inner.shape == (1, 32, 48, 2)
-    # What is at column c of the first image is three columns to the left in the second.
-    assert (inner - torch.tensor([-3.0, 0.0])).abs().mean() < 0.1
-    exact = torch.tensor([-3.0, 0.0]).expand(1, 48, 64, 2)
-    moved = warp(second, exact)
-    torch.testing.assert_close(moved[..., 3:], first[..., 3:], atol=1e-4, rtol=0)
-    assert torch.equal(moved[..., 0], moved[..., 1])  # border
-
-
-def test_flow_leaves_the_threads_of_opencv_alone():
-    cv2 = pytest.importorskip("cv2")
-    threads = cv2.getNumThreads()
-    image = rand(1, 3, 32, 32, dtype=torch.float32)
-    assert optical_flow(image, image).abs().max() < 1e-3
-    assert cv2.getNumThreads() == threads
 
 
 # -- refusals --------------------------------------------------------------------------

@@ -36,6 +36,10 @@ class NotApplicable(Exception):
     r"""A solver has no answer to a problem; the message says why."""
 
 
+def _no_notes() -> dict[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Models:
     r"""
@@ -53,7 +57,7 @@ class Models:
     load: Callable[[], tuple[ConsistencyModel | None, ConsistencyModel | None]]
     name: str
     schedule: Callable[[str, float | None], Schedule]
-    describe: Callable[[], dict[str, Any]] = dict
+    describe: Callable[[], dict[str, Any]] = _no_notes
 
     @cached_property
     def pair(self) -> tuple[ConsistencyModel | None, ConsistencyModel | None]:
@@ -90,7 +94,7 @@ class Models:
         cls,
         load: Callable[[], tuple[ConsistencyModel | None, ConsistencyModel | None]],
         name: str = "wan",
-        describe: Callable[[], dict[str, Any]] = dict,
+        describe: Callable[[], dict[str, Any]] = _no_notes,
     ) -> Models:
         r"""
         Wan and SDXL, with the published settings where there are any.

@@ -2,6 +2,7 @@ r"""Video metrics: image metrics frame by frame, temporal consistency, motion.""
 
 from __future__ import annotations
 
+from deepinv_lvtino.flow import optical_flow, warp
 from deepinv_lvtino.metrics.frames import FrameMetric
 from deepinv_lvtino.metrics.motion import FVMD
 from deepinv_lvtino.metrics.temporal import (
@@ -9,7 +10,6 @@ from deepinv_lvtino.metrics.temporal import (
     WarpingError,
     visible_mask,
 )
-from deepinv_lvtino.optim.starts import optical_flow, warp
 
 __all__ = [
     "FVMD",

@@ -9,6 +9,7 @@ import torch
 from deepinv.loss.metric import Metric
 from torch import Tensor
 
+from deepinv_lvtino.flow import optical_flow, warp
 from deepinv_lvtino.metrics._checks import (
     Clamp,
     check_pair,
@@ -16,7 +17,6 @@ from deepinv_lvtino.metrics._checks import (
     need_reference,
 )
 from deepinv_lvtino.optim.schedule import check_clamp
-from deepinv_lvtino.optim.starts import optical_flow, warp
 
 Flow = Callable[[Tensor, Tensor], Tensor]
 
@@ -152,7 +152,7 @@ class WarpingError(Metric):
         check_clamp(clamp)
         _check_consistency(consistency)
         super().__init__(reduction=reduction)
-        self.flow = classical_flow if flow is None else flow
+        self.flow = optical_flow if flow is None else flow
         self.consistency = consistency
         self.clamp = clamp
 
@@ -235,26 +235,6 @@ def visible_mask(
         (columns >= 0) & (columns <= width - 1) & (rows >= 0) & (rows <= height - 1)
     )
     return inside & (gap <= alpha * size + beta)
-
-
-def classical_flow(first: Tensor, second: Tensor) -> Tensor:
-    r"""
-    :func:`optical_flow`, saying what needs it where OpenCV is missing.
-
-    :param torch.Tensor first: images in [0, 1], shape ``(B, C, H, W)``.
-    :param torch.Tensor second: images of the same shape.
-    :return: (:class:`torch.Tensor`) displacement in pixels, shape ``(B, H, W, 2)``.
-    :raises ImportError: if OpenCV is missing.
-    """
-    try:
-        return optical_flow(first, second)
-    except ImportError as error:
-        msg = (
-            "`flow`: the warping error needs OpenCV for the optical flow, which cannot be "
-            'imported. Install it with: pip install "deepinv-lvtino[flow]", or give a '
-            "flow of your own."
-        )
-        raise ImportError(msg) from error
 
 
 def _check_consistency(consistency: tuple[float, float]) -> None:

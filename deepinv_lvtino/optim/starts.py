@@ -7,17 +7,14 @@ name. They can be called by themselves, as baselines or to be looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import ModuleType
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from deepinv.optim.data_fidelity import L2
 from deepinv.physics import Physics
 from torch import Tensor
-from torch.nn.functional import grid_sample
 
+from deepinv_lvtino.flow import optical_flow, warp
 from deepinv_lvtino.optim.data_fidelity import prox_l2
 from deepinv_lvtino.physics import SeparableVideoPhysics
 
@@ -38,9 +35,6 @@ TV_LAMBDA, TIME_WEIGHT, TV_ITERATIONS = 10.0, 2.0, 20
 
 #: Smallest noise level that :func:`tv_start` assumes.
 LEAST_NOISE = 0.001
-
-#: Smallest side, in pixels, of an image that the optical flow is computed on.
-_FLOW_SIDE = 16
 
 
 def pseudo_inverse(y: Tensor, physics: Physics) -> Tensor:
@@ -246,82 +240,3 @@ def _resample(x: Tensor, centres: Tensor, frames: int) -> Tensor:
             to_second = (1 - s) * ((1 - s) * forward - s * backward)
             out[:, :, t] = (1 - s) * warp(first, to_first) + s * warp(second, to_second)
     return out
-
-
-def optical_flow(first: Tensor, second: Tensor) -> Tensor:
-    r"""
-    Where every pixel of an image lies in another one.
-
-    Dense inverse search :footcite:p:`kroeger2016fast` on 8-bit greys (mean over the
-    channels), on the CPU with one thread.
-
-    :param torch.Tensor first: images in [0, 1], shape ``(B, C, H, W)``.
-    :param torch.Tensor second: images of the same shape.
-    :return: (:class:`torch.Tensor`) displacement in pixels, (x, y), shape
-        ``(B, H, W, 2)``, on the device and of the dtype of ``first``.
-    :raises ImportError: if OpenCV is missing.
-
-    |sep|
-
-    .. footbibliography::
-    """
-    cv2 = _opencv()
-    height, width = first.shape[-2:]
-    flows = []
-    with _one_thread(cv2):
-        for pair in zip(_grey(first), _grey(second), strict=True):
-            search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-            flows.append(search.calc(*pair, None)[:height, :width])
-    return torch.from_numpy(np.stack(flows)).to(first)
-
-
-def _grey(images: Tensor) -> np.ndarray:
-    """8-bit greys, repeated at the border up to the size that the flow needs."""
-    grey = images.detach().float().mean(1).clamp(0, 1).mul(255).round()
-    pad = [(0, 0), *((0, max(0, _FLOW_SIDE - size)) for size in grey.shape[1:])]
-    return np.pad(grey.to("cpu", torch.uint8).numpy(), pad, mode="edge")
-
-
-def warp(images: Tensor, flow: Tensor) -> Tensor:
-    r"""
-    Values of images at displaced pixels, bilinear; outside, those of the border.
-
-    :param torch.Tensor images: shape ``(B, C, H, W)``.
-    :param torch.Tensor flow: displacement in pixels, (x, y), shape ``(B, H, W, 2)``.
-    :return: (:class:`torch.Tensor`) images of the same shape.
-    """
-    height, width = images.shape[-2:]
-    rows = torch.arange(height, device=flow.device, dtype=flow.dtype)
-    columns = torch.arange(width, device=flow.device, dtype=flow.dtype)
-    place = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1) + flow
-    last = flow.new_tensor([max(width - 1, 1), max(height - 1, 1)])
-    return grid_sample(
-        images,
-        2 * place / last - 1,
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=True,
-    )
-
-
-def _opencv() -> ModuleType:
-    try:
-        import cv2
-    except ImportError as error:
-        msg = (
-            "`init='interpolate'` needs OpenCV for the optical flow, which cannot be "
-            'imported. Install it with: pip install "deepinv-lvtino[flow]"'
-        )
-        raise ImportError(msg) from error
-    return cv2
-
-
-@contextmanager
-def _one_thread(cv2: ModuleType) -> Iterator[None]:
-    """OpenCV with one thread: its flow depends on how the image is shared out."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(threads)
