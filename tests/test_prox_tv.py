@@ -151,6 +151,16 @@ def test_any_linear_operator_through_its_adjoint(name):
     assert abs(found - best) < 1e-4 * best
 
 
+def test_admm_keeps_its_precision_and_wants_no_gradient():
+    z, y, physics = setting()
+    z, y, physics = z.float(), y.float(), physics.float()
+    alone = prox_l2_tv(z, y, physics, 3.0, 0.05, solver="admm")
+    with torch.autocast("cpu", torch.bfloat16):
+        u = prox_l2_tv(z.clone().requires_grad_(), y, physics, 3.0, 0.05, solver="admm")
+    assert torch.equal(u, alone)
+    assert not u.requires_grad
+
+
 @pytest.mark.parametrize("name", ["temporal", "spacetime"])
 def test_adam_agrees_up_to_its_smoothing(name):
     z, y, physics = setting()

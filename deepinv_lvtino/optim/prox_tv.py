@@ -145,12 +145,14 @@ def prox_l2_tv(
 
     - ``"admm"``: temporal variation, separable operator or no measurement. The inner
       linear system is solved exactly, for all spatial singular values at once, by the
-      generalised eigen-decomposition of one T x T pencil.
+      generalised eigen-decomposition of one T x T pencil. It works in place: its answer
+      has no gradient.
     - ``"chambolle_pock"``: accelerated primal-dual steps
       :footcite:p:`chambolle2011first` with the exact data step if the operator has one
       (``exact_prox``), else through :math:`A` and :math:`A^{\top}` of any linear operator.
     - ``"adam"``: automatic differentiation of the smoothed variation, for any
-      differentiable operator. Its answer is that of the smoothed problem.
+      differentiable operator. Its answer is that of the smoothed problem, without a
+      gradient.
 
     :param torch.Tensor z: centre, shape ``(B, C, T, H, W)``.
     :param torch.Tensor y: measurement; not used if ``gamma`` is 0.
@@ -312,6 +314,7 @@ def _already_solved(problem: _Problem, tol: float, dual: Tensor) -> TVResult | N
     return TVResult(u, p, 0, gap, True) if gap <= tol else None
 
 
+@torch.no_grad()
 def admm(
     problem: _Problem,
     tol: float,
@@ -352,9 +355,9 @@ def admm(
     videos, duals = video.flatten(0, 1), p.flatten(0, 1)  # written part by part
     iterations, gap, total = 0, 0.0, 0.0
     for part, place in _channels(problem):
-        found = _admm_part(
-            part, tol, max_iter, duals[place].unsqueeze(1), rho, relaxation
-        )
+        warm = duals[place].unsqueeze(1)
+        with torch.autocast(video.device.type, enabled=False):  # keeps its dtype
+            found = _admm_part(part, tol, max_iter, warm, rho, relaxation)
         videos[place], duals[place] = found.video[:, 0], found.dual[:, 0]
         value = float(part.objective(found.video))
         gap, total = gap + found.gap * value, total + value
@@ -390,41 +393,43 @@ def _admm_part(
     rho = min(max(20 * lam, 0.1), 20.0) if rho is None else rho
     step = pencil(problem, rho)
     w = dual / rho
+    d, ahead = torch.empty_like(w), torch.empty_like(w)
     # Differences from the solution without variation: the large terms of r, gamma A'y,
     # cancel, and float32 suffices whatever gamma is.
     without = variation.differences(problem.minimise_quadratic(torch.zeros_like(w)))
     size = max(float(without.norm()), 1e-30)
-    v = without
+    v = without.clone()
     u, gap, k = problem.z, math.inf, 0
-    for k in range(1, max_iter + 1):
-        d = step((v - w).sub_(without)).add_(without)
-        ahead = (d * relaxation).add_(v, alpha=1 - relaxation).add_(w)
-        w = ahead.clamp(-lam / rho, lam / rho)
+    for k in range(1, max_iter + 1):  # in the same five buffers all the time
+        torch.sub(v, w, out=ahead)
+        step(ahead.sub_(without), out=d).add_(without)
+        torch.mul(d, relaxation, out=ahead).add_(v, alpha=1 - relaxation).add_(w)
+        torch.clamp(ahead, -lam / rho, lam / rho, out=w)
         ahead.sub_(w)
         if k % CHECK_EVERY == 0 or k == max_iter:
-            apart = float((d - ahead).norm()) / size
-            del d
             u, gap = problem.gap(rho * w)
             if gap <= tol:
                 break
             if adapt and k <= ADAPT_UNTIL:
-                moved = float((ahead - v).norm()) / max(float(w.norm()), 1e-30)
+                apart = float(d.sub_(ahead).norm()) / size
+                moved = float(v.sub_(ahead).norm()) / max(float(w.norm()), 1e-30)
                 factor = math.sqrt((apart + 1e-7) / (moved + 1e-7))
                 factor = min(max(factor, 0.2), 5.0)
                 if not 0.3 < factor < 3:
                     rho, w = rho * factor, w.div_(factor)
                     step = pencil(problem, rho)
-        v = ahead
+        v, ahead = ahead, v
     return _Part(u, w.mul_(rho), k, gap)
 
 
-def pencil(problem: _Problem, rho: float) -> Callable[[Tensor], Tensor]:
+def pencil(problem: _Problem, rho: float) -> Callable[..., Tensor]:
     r"""
     Exact solver of :math:`(\gamma A^{\top} A + I + \rho D^{\top} D) u = \rho D^{\top} e`.
 
     :param problem: the problem; its operator is separable or missing.
     :param float rho: :math:`\rho`.
-    :return: (Callable) the map :math:`e \mapsto D u` between differences.
+    :return: (Callable) ``step(e, out)`` writes :math:`D u` into a tensor of the shape of
+        :math:`e`, and returns it.
     """
     z, physics = problem.z, problem.physics
     frames = z.shape[2]
@@ -438,22 +443,29 @@ def pencil(problem: _Problem, rho: float) -> Callable[[Tensor], Tensor]:
     # from the largest eigenvalue: where it vanishes, the data say nothing
     mu, w = mu.flip(0).clamp(min=0), difference @ root.T @ rotation.flip(1)
     back, forth = w.to(z), (rho * w.T).to(z)
+    p = torch.empty_like(z, memory_format=torch.contiguous_format)
+
+    def along_time(x: Tensor, matrix: Tensor, out: Tensor) -> Tensor:
+        x, flat = x.flatten(0, 1).flatten(2), out.flatten(0, 1).flatten(2)
+        torch.bmm(matrix.expand(len(x), -1, -1), x, out=flat)
+        return out
+
     if not isinstance(physics, SeparableVideoPhysics):
-        return lambda e: apply_along_axis(apply_along_axis(e, forth, 2), back, 2)
+        return lambda e, out: along_time(along_time(e, forth, p), back, out)
     (s_h, v_h), (s_w, v_w) = physics.spatial_svd()
     seen = int((mu > 1e-12 * mu[0]).sum())
     s_squared = (s_h[:, None] * s_w[None, :]) ** 2
     scale = problem.gamma * mu[:seen].to(z).view(-1, 1, 1) * s_squared
     change = -scale / (1 + scale)
 
-    def step(e: Tensor) -> Tensor:
-        p = apply_along_axis(e, forth, 2)
+    def step(e: Tensor, out: Tensor) -> Tensor:
+        along_time(e, forth, p)
         # height first and last: the longer width is then met by fewer rows
         q = apply_along_axis(p[:, :, :seen], None if v_h is None else v_h.mT, 3)
         q = apply_along_axis(q, None if v_w is None else v_w.mT, 4)
         q = apply_along_axis(change * q, v_w, 4)
         p[:, :, :seen] += apply_along_axis(q, v_h, 3)
-        return apply_along_axis(p, back, 2)
+        return along_time(p, back, out)
 
     return step
 

@@ -193,7 +193,9 @@ def difference_adjoint(p: Tensor, axis: int) -> Tensor:
     :param int axis: the axis, one shorter than the result's.
     :return: (:class:`torch.Tensor`) tensor one longer along ``axis``.
     """
-    size = list(p.shape)
-    size[axis] = 1
-    zero = p.new_zeros(size)
-    return -torch.diff(torch.cat([zero, p, zero], dim=axis), dim=axis)
+    size, length = list(p.shape), p.shape[axis]
+    size[axis] += 1
+    u = p.new_zeros(size)
+    u.narrow(axis, 1, length).add_(p)
+    u.narrow(axis, 0, length).sub_(p)
+    return u
