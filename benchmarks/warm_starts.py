@@ -155,7 +155,8 @@ def main() -> None:
         save(
             name,
             {
-                "benchmark": f"problem C, {clip} clip, {frames}, embedded schedule",
+                "benchmark": f"problem C, {clip} clip, {frames}, "
+                + f"last steps of {', '.join(f'{step:.2g}' for step in DELTA)}",
                 **provenance(device),
                 "rows": rows,
             },

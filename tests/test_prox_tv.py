@@ -104,6 +104,14 @@ def test_values():
     )
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_slopes(name):
+    assert torch.autograd.gradcheck(KINDS[name], rand(1, *SIZE).requires_grad_())
+    flat = torch.ones(1, *SIZE, requires_grad=True)
+    (slope,) = torch.autograd.grad(KINDS[name](flat).sum(), flat)
+    assert torch.equal(slope, torch.zeros_like(flat))  # not NaN
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.7, 300.0])
 @pytest.mark.parametrize("lam", [0.02, 0.4])
 @pytest.mark.parametrize(

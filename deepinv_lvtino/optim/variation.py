@@ -158,11 +158,14 @@ class SpaceTimeVariation(Variation):
         self.sqnorm = 4 * sum(weight**2 for weight in self.weights)
 
     def differences(self, u: Tensor) -> Tensor:
-        parts = []
-        for weight, axis in zip(self.weights, (2, 3, 4), strict=True):
-            part = torch.diff(u, dim=axis, append=u.narrow(axis, u.shape[axis] - 1, 1))
-            parts.append(part if weight == 1 else weight * part)
-        return torch.stack(parts, dim=1)
+        d = u.new_zeros((len(u), 3, *u.shape[1:]))
+        for i, (weight, axis) in enumerate(zip(self.weights, (2, 3, 4), strict=True)):
+            length = u.shape[axis] - 1
+            part = d[:, i].narrow(axis, 0, length)
+            part.add_(u.narrow(axis, 1, length)).sub_(u.narrow(axis, 0, length))
+            if weight != 1:
+                part.mul_(weight)
+        return d
 
     def adjoint(self, p: Tensor) -> Tensor:
         u = torch.zeros_like(p[:, 0])
@@ -174,15 +177,19 @@ class SpaceTimeVariation(Variation):
         return u
 
     def magnitude(self, d: Tensor) -> Tensor:
+        square = d.square().sum(
+            1
+        )  # many times faster than `vector_norm` over this axis
         if self.smoothing > 0:
-            return (d.square().sum(1) + self.smoothing**2).sqrt()
-        return torch.linalg.vector_norm(d, dim=1)
+            return (square + self.smoothing**2).sqrt()
+        positive = square > 0
+        return square.where(positive, 1).sqrt() * positive  # zero slope at zero
 
     def project(self, p: Tensor, bound: float) -> Tensor:
-        scale = torch.linalg.vector_norm(p, dim=1, keepdim=True)
         if bound == 0:
             return torch.zeros_like(p)
-        return p / (scale / bound).clamp_(min=1)
+        scale = p.square().sum(1, keepdim=True).sqrt_().div_(bound).clamp_(min=1)
+        return p / scale
 
 
 def difference_adjoint(p: Tensor, axis: int) -> Tensor:

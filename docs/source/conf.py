@@ -47,6 +47,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",  # formulas without a network: MathJax is part of the site
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
     "sphinx_copybutton",
@@ -89,8 +90,6 @@ bibtex_footbibliography_backrefs = True
 
 # -- Mathematics -----------------------------------------------------------------------
 
-# one version of MathJax, whichever is Sphinx's own
-mathjax_path = "https://cdn.jsdelivr.net/npm/mathjax@3/es5/tex-mml-chtml.js"
 # the macros of DeepInverse's documentation, so that docstrings read the same in both
 mathjax3_config = {
     "tex": {
