@@ -85,7 +85,7 @@ def test_solver_is_lvtino(load):
         solver.set_objective(train_dataset=None, physics=physics)
         return solver.get_result()["model"](y, physics)
 
-    expected = LVTINO(schedule=Schedule.calibrated(), seed=0)
+    expected = LVTINO(seed=0)
     assert torch.equal(answer(), expected(y, physics))
     assert torch.equal(answer(num_samples=2), expected.sample(y, physics, 2)[0])
     physics.problem = "A"

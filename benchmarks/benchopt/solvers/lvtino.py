@@ -51,12 +51,7 @@ class Solver(BaseSolver):
     def set_objective(self, train_dataset: Any = None, physics: Any = None) -> None:
         """Build the model, with the setting of the problem if the operator names one."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        problem = getattr(physics, "problem", None)
-        schedule = (
-            Schedule.calibrated(eta=self.eta)
-            if problem is None
-            else Schedule.embedded(problem, self.eta)
-        )
+        schedule = Schedule.embedded(getattr(physics, "problem", None), self.eta)
         sampler = LVTINO(schedule=schedule, seed=self.seed)
         self.model = PosteriorMean(sampler, self.num_samples).to(device)
         self.model.device = device
