@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from deepinv_lvtino import metrics
 from deepinv_lvtino.flow import optical_flow, warp
+from deepinv_lvtino.optim import starts
 from helpers import rand, translating
 
 
@@ -29,3 +31,8 @@ def test_flow_leaves_the_threads_of_opencv_alone():
     image = rand(1, 3, 32, 32, dtype=torch.float32)
     assert optical_flow(image, image).abs().max() < 1e-3
     assert cv2.getNumThreads() == threads
+
+
+def test_flow_of_the_starts_is_that_of_the_metrics():
+    for user in (starts, metrics):
+        assert (user.optical_flow, user.warp) == (optical_flow, warp)

@@ -283,7 +283,7 @@ def test_nothing_visible_is_nan():
 def test_missing_opencv_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(
-        ImportError, match=r"warping error.* needs OpenCV.*lvtino\[flow\]"
+        ImportError, match=r"warping error\) needs OpenCV.*lvtino\[flow\]"
     ):
         WarpingError()(torch.zeros(SIZE))
 

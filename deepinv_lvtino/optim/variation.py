@@ -177,9 +177,8 @@ class SpaceTimeVariation(Variation):
         return u
 
     def magnitude(self, d: Tensor) -> Tensor:
-        square = d.square().sum(
-            1
-        )  # many times faster than `vector_norm` over this axis
+        # many times faster than `torch.linalg.vector_norm` over this axis
+        square = d.square().sum(1)
         if self.smoothing > 0:
             return (square + self.smoothing**2).sqrt()
         positive = square > 0
