@@ -24,8 +24,8 @@ from deepinv_lvtino.models._memory import parameters_on_meta
 Weights = dict[str, Tensor]
 Source = str | Path
 
-#: Names under which published files keep the network's weights.
-NESTED = ("generator", "generator_ema", "state_dict")
+#: Names under which published files keep the network's weights, the averaged ones first.
+NESTED = ("generator_ema", "generator", "state_dict")
 
 _FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _WEIGHT_FILES = (
@@ -191,22 +191,40 @@ def lora_or_network(path: Path) -> tuple[Path, bool]:
     return path, path.is_file() and is_lora(read_file(path))
 
 
-def read_file(path: Source) -> Weights:
+def read_file(path: Source, entry: str | None = None) -> Weights:
     r"""
     Tensors of a file of weights, mapped from the disk where possible.
 
     :param str, pathlib.Path path: safetensors, or a PyTorch file that holds the weights,
         or holds them under one of ``NESTED``.
+    :param str entry: see :func:`read_entry`.
     :return: (dict[str, torch.Tensor]) the weights.
     :raises ValueError: if the file holds anything else.
+    """
+    return read_entry(path, entry)[1]
+
+
+def read_entry(path: Source, entry: str | None = None) -> tuple[str | None, Weights]:
+    r"""
+    Tensors of a file of weights, and the name under which it keeps them.
+
+    :param str, pathlib.Path path: as of :func:`read_file`.
+    :param str entry: name of the entry that is wanted; by default the first of ``NESTED``
+        that the file has.
+    :return: (tuple) name of the entry, ``None`` if the file holds the weights alone, and
+        the weights.
+    :raises ValueError: if the file holds anything else, or has no such entry.
     """
     path = Path(path)
     if path.suffix.lower() == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        if entry is not None:
+            msg = f"{path} holds one network; it has no entry {entry!r} to choose."
+            raise ValueError(msg)
         try:
-            return dict(load_file(path))
+            return None, dict(load_file(path))
         except SafetensorError as error:
             msg = f"{path} is not a safetensors file ({error}); it may be incomplete."
             raise ValueError(msg) from error
@@ -223,11 +241,7 @@ def read_file(path: Source) -> Weights:
             f"({reason}). Only tensors are read; convert the file to safetensors."
         )
         raise ValueError(msg) from error
-    if isinstance(found, Mapping):
-        for key in NESTED:
-            if isinstance(found.get(key), Mapping):
-                found = found[key]
-                break
+    entry, found = _choose_entry(path, found, entry)
     if not isinstance(found, Mapping) or not all(
         isinstance(value, Tensor) for value in found.values()
     ):
@@ -236,7 +250,23 @@ def read_file(path: Source) -> Weights:
             f"alone or under one of {', '.join(map(repr, NESTED))}."
         )
         raise ValueError(msg)
-    return dict(found)
+    return entry, dict(found)
+
+
+def _choose_entry(path: Path, found: Any, entry: str | None) -> tuple[str | None, Any]:
+    """The entry that is wanted, or the first known one, or all if there is none."""
+    entries: dict[str, Any] = {}
+    if isinstance(found, Mapping):
+        entries = {k: v for k, v in found.items() if isinstance(v, Mapping)}
+    if entry is None:
+        entry = next((name for name in NESTED if name in entries), None)
+    if entry is None:
+        return None, found
+    if entry not in entries:
+        names = ", ".join(map(repr, list(entries)[:_SHOWN])) or "none"
+        msg = f"{path} has no entry {entry!r}; it has {names}."
+        raise ValueError(msg)
+    return entry, entries[entry]
 
 
 def read_folder(folder: Source) -> Weights:
