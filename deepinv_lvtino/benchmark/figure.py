@@ -23,7 +23,7 @@ def draw_bars(
     r"""
     One panel per score and one for the time; groups of problems, a bar per solver.
 
-    :param pathlib.Path path: PNG file to write; replaced when it is complete.
+    :param pathlib.Path path: PNG file to write.
     :param Sequence[Row] rows: the lines of the table, as measured.
     :param Sequence[str] scores: names of the scores.
     :param dict clean: scores of the clean clips, by data; dashed lines.
@@ -57,7 +57,9 @@ def draw_bars(
                     group = groups.index((row.data, row.problem))
                     places.append(group + (k - (len(solvers) - 1) / 2) * width)
                     heights.append(value)
-            axis.bar(places, heights, width, color=colours(k % 10), label=solver)
+            axis.bar(
+                places, heights, width, color=colours(k % 10), label=_plain(solver)
+            )
         for group, (data, _) in enumerate(groups):
             level = (clean or {}).get(data, {}).get(name)
             if level is not None:
@@ -66,7 +68,10 @@ def draw_bars(
                 axis.hlines(level, *ends, "black", "dashed", lw=1, label=label)
         axis.set_xticks(
             range(len(groups)),
-            [f"{problem}\n{data}" if several else problem for data, problem in groups],
+            [
+                f"{problem}\n{_plain(data)}" if several else problem
+                for data, problem in groups
+            ],
             fontsize=8,
         )
         axis.set_title(_title(name), fontsize=9)
@@ -87,10 +92,13 @@ def draw_bars(
             ncols=5,
             fontsize=8,
         )
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=120, format="png")
+    figure.savefig(path, dpi=120, format="png")
     pyplot.close(figure)
-    temporary.replace(path)
+
+
+def _plain(text: str) -> str:
+    """A name as it is, though it may look like a formula."""
+    return text.replace("$", r"\$")
 
 
 def _title(name: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from deepinv_lvtino._staging import Stage
 from deepinv_lvtino.benchmark.figure import draw_bars
 from deepinv_lvtino.benchmark.published import (
     PUBLISHED_COST,
@@ -84,19 +85,30 @@ class Results:
 
         :param pathlib.Path folder: folder to write into.
         :param bool published: whether the published results are added, as quoted.
-        :return: (list[pathlib.Path]) the files.
+        :return: (list[pathlib.Path]) the files; they appear together, or not at all.
+        :raises BlockingIOError: if another run is writing them.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        table, page, data, figure = (folder / name for name in FILES)
-        _replace(page, self.to_markdown(published=published))
+        files = [Path(folder) / name for name in FILES]
+        with Stage(files) as stage:
+            self.write_into(stage, published=published)
+        return files
+
+    def write_into(self, stage: Stage, *, published: bool = False) -> None:
+        r"""
+        The same for outputs that are claimed already.
+
+        :param Stage stage: outputs named as in ``FILES``.
+        :param bool published: whether the published results are added, as quoted.
+        """
+        table, page, data, figure = map(stage.path, stage.outputs)
+        _write(page, self.to_markdown(published=published))
         text = json.dumps(
             self.to_dict(published=published), indent=2, ensure_ascii=False
         )
-        _replace(data, text + "\n")
+        _write(data, text + "\n")
         self._write_csv(table, published)
         draw_bars(figure, self.rows, self.scores, _clean(self.cells))
-        return [table, page, data, figure]
+        stage.commit()
 
     def to_dict(self, *, published: bool = False) -> dict[str, Any]:
         r"""
@@ -209,8 +221,9 @@ class Results:
 
     def _write_csv(self, path: Path, published: bool) -> None:
         columns = self._columns(published)
-        temporary = path.with_name(f".{path.name}")
-        with temporary.open("w", encoding="utf-8", newline="") as file:
+        with path.open(
+            "w", encoding="utf-8", newline="", errors="backslashreplace"
+        ) as file:
             writer = csv.writer(file)
             writer.writerow(
                 ["source", "data", "problem", "solver", "clips", *columns, "seconds"]
@@ -225,7 +238,6 @@ class Results:
                         [source, row.data, row.problem, row.solver, row.clips or None]
                         + [*values, row.seconds, row.memory]
                     )
-        temporary.replace(path)
 
 
 def summarise(
@@ -353,7 +365,6 @@ def _plain(value: Any) -> str:
     return "default" if value is None else str(value)
 
 
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+def _write(path: Path, text: str) -> None:
+    # names of files may hold what is no text
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")

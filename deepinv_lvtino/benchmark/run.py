@@ -6,9 +6,7 @@ import hashlib
 import json
 import math
 import os
-import re
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +19,15 @@ from deepinv.physics import Physics
 from torch import Tensor
 
 from deepinv_lvtino._environment import describe_device, processor, versions
+from deepinv_lvtino._staging import Stage
+from deepinv_lvtino.benchmark._files import (
+    cell_path,
+    keep_video,
+    video_path,
+    write_cell,
+)
 from deepinv_lvtino.benchmark.clips import Clip, as_clips, find_clips
-from deepinv_lvtino.benchmark.results import Results, summarise
+from deepinv_lvtino.benchmark.results import FILES, Results, summarise
 from deepinv_lvtino.benchmark.scores import SCORES, choose_scores, make_metrics
 from deepinv_lvtino.benchmark.solvers import (
     Models,
@@ -173,10 +178,17 @@ class Benchmark:
         :return: (:class:`Results`) the scores of all cells asked for.
         :raises ValueError: if a kept cell is of other settings, a clip cannot be read, or
             a solver returns something else than a video.
+        :raises BlockingIOError: if another run is writing into the folder.
         :raises ImportError: if a package is missing for a score asked for.
         :raises RuntimeError: if weights of a score are missing.
         """
         self.check()
+        with Stage([self.folder / name for name in FILES], say=self.say) as stage:
+            results = self._compute()
+            results.write_into(stage, published=self.published)
+        return results
+
+    def _compute(self) -> Results:
         metrics = self._metrics
         cells, skipped = [], {}
         for clip in self.clips:
@@ -189,7 +201,7 @@ class Benchmark:
                         skipped[name, label] = str(reason)
                         continue
                     cells.append(cell)
-        results = summarise(
+        return summarise(
             cells,
             skipped,
             scores=self.scores,
@@ -199,8 +211,6 @@ class Benchmark:
             features=self._features,
             distance=getattr(metrics.get("fvmd"), "distance", None),
         )
-        results.write(self.folder, published=self.published)
-        return results
 
     def _cell(
         self,
@@ -241,11 +251,36 @@ class Benchmark:
         y = physics(x)
         estimate, cost = self._restore(reconstruct, y, physics)
         _check_estimate(label, estimate, x)
-        path = self._path(setting)
-        scores: dict[str, float | None] = {}
+        cost |= {"noise_seed": noise_seed}
+        try:
+            cell = self._finish(setting, estimate, truth, cost)
+        except Exception:
+            place = keep_video(self.folder, setting, estimate)
+            self.say(f"the video of the cell that failed is kept in {place}")
+            raise
+        shown = ", ".join(
+            f"{SCORES[name].label} {value:.{SCORES[name].digits}g}"
+            for name, value in cell["scores"].items()
+            if value is not None
+        )
+        self.say(
+            f"{clip.name}, problem {problem}, {label}: {shown}, {cost['seconds']:.2f} s"
+        )
+        return cell
+
+    def _finish(
+        self,
+        setting: dict[str, Any],
+        estimate: Tensor,
+        truth: _Truth,
+        cost: dict[str, float],
+    ) -> dict[str, Any]:
+        """Score a video, and write the cell and what belongs to it."""
+        x = truth.video()
+        features, scores = None, {}
         for name, metric in self._metrics.items():
             if SCORES[name].of_sets:
-                self._keep_features(path, metric, estimate, x)
+                features = metric.features(estimate, x)
             else:
                 scores[name] = _number(metric(estimate, x))
         cell = {
@@ -253,23 +288,15 @@ class Benchmark:
             "scores": scores,
             "clean": truth.scores(),
             **cost,
-            "noise_seed": noise_seed,
             "networks": self.models.describe() if self.models.loaded else {},
             "device": describe_device(self.device),
             "processor": processor(),
             "versions": versions(),
         }
         if self.save_videos:
-            self._save(label, problem, clip, estimate)
-        _write_json(path, cell)
-        shown = ", ".join(
-            f"{SCORES[name].label} {value:.{SCORES[name].digits}g}"
-            for name, value in scores.items()
-            if value is not None
-        )
-        self.say(
-            f"{clip.name}, problem {problem}, {label}: {shown}, {cost['seconds']:.2f} s"
-        )
+            place = video_path(self.folder, "videos", setting)
+            write_video(place, estimate[0].float(), overwrite=True)
+        write_cell(self._path(setting), cell, features, self.say)
         return cell
 
     def _restore(
@@ -310,10 +337,7 @@ class Benchmark:
         }
 
     def _path(self, setting: dict[str, Any]) -> Path:
-        parts = [setting[key] for key in ("clip", "problem", "solver")]
-        digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
-        words = "--".join(re.sub(r"[^A-Za-z0-9._-]+", "_", part) for part in parts)
-        return self.folder / "cells" / f"{words}--{digest}.json"
+        return cell_path(self.folder, setting)
 
     def _kept(self, setting: dict[str, Any]) -> dict[str, Any] | None:
         """A finished cell with all scores, if there is one."""
@@ -340,27 +364,9 @@ class Benchmark:
                 return None
         return cell
 
-    def _keep_features(
-        self, path: Path, metric: Any, estimate: Tensor, x: Tensor
-    ) -> None:
-        features = metric.features(estimate, x)
-        place = path.with_suffix(".npz")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _beside(place)
-        np.savez(temporary, estimate=features[0], reference=features[1])
-        temporary.replace(place)
-
     def _features(self, cell: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         with np.load(self._path(cell).with_suffix(".npz")) as file:
             return file["estimate"], file["reference"]
-
-    def _save(self, label: str, problem: str, clip: Clip, estimate: Tensor) -> None:
-        parts = [
-            re.sub(r"[^A-Za-z0-9_-]+", "_", part)
-            for part in (clip.name, problem, label)
-        ]
-        path = self.folder / "videos" / Path(*parts)
-        write_video(path, estimate[0].float(), overwrite=True)
 
 
 class _Truth:
@@ -436,15 +442,3 @@ def _noise_seed(seed: int, problem: str, clip: str) -> int:
 def _number(value: Tensor) -> float | None:
     number = float(value)
     return number if math.isfinite(number) else None
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{uuid.uuid4().hex[:8]}{path.suffix}")
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(path)
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(path)

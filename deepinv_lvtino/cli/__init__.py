@@ -7,13 +7,21 @@ the arguments are answered at once.
 
 from __future__ import annotations
 
+import argparse
+import io
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+from deepinv_lvtino._signals import Interrupted, stops_as_exceptions
 from deepinv_lvtino.cli._arguments import build_parser
 from deepinv_lvtino.cli._errors import UserError
 
 __all__ = ["main"]
+
+# 128 and the number of the signal, as shells say it
+_BROKEN_PIPE = 128 + 13
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,18 +29,54 @@ def main(argv: Sequence[str] | None = None) -> int:
     Run a command.
 
     :param Sequence[str] argv: the arguments; those of the process by default.
-    :return: (int) exit code: 0, 2 if the arguments or the files are not usable, 130 if
-        interrupted.
+    :return: (int) exit code: 0, 2 if the arguments or the files are not usable, 128 plus
+        the number of the signal if interrupted (Ctrl-C 130, SIGTERM 143, SIGHUP 129), 141
+        if what reads the output has gone.
     """
     arguments = build_parser().parse_args(argv)
-    from deepinv_lvtino.cli import _commands
-
     try:
+        with stops_as_exceptions(), _any_name_printable():
+            return _run(arguments)
+    except BrokenPipeError:
+        _close_output()
+        return _BROKEN_PIPE
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        from deepinv_lvtino.cli import _commands
+
         getattr(_commands, arguments.command)(arguments)
+        sys.stdout.flush()
     except UserError as error:
         print(f"deepinv-lvtino: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("deepinv-lvtino: interrupted, nothing written", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        stop = Interrupted.of(stop, getattr(stop, "state", "") or "nothing written")
+        print(f"deepinv-lvtino: interrupted, {stop.state}", file=sys.stderr)
+        return 128 + stop.signum
     return 0
+
+
+@contextmanager
+def _any_name_printable() -> Iterator[None]:
+    """Names of files that the terminal cannot show are shown escaped."""
+    streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper)]
+    modes = [stream.errors for stream in streams]
+    for stream in streams:
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream, mode in zip(streams, modes, strict=True):
+            stream.reconfigure(errors=mode)
+
+
+def _close_output() -> None:
+    """Nobody reads what is still buffered: send it nowhere, rather than fail at exit."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):  # no stream of the system
+        pass

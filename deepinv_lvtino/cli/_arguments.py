@@ -7,6 +7,9 @@ import re
 from fractions import Fraction
 from typing import Any
 
+# What no video and no run comes near, so that it must be a slip of the keyboard
+_LARGEST_COUNT, _LARGEST_SIDE, _LARGEST_RATE = 1_000_000, 32_768, 1_000_000
+
 _PROBLEMS = """\
 problems:
   A  mean of 4 frames, then 4 times smaller
@@ -356,26 +359,31 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    return _integer(text, 1)
+    return _integer(text, 1, _LARGEST_COUNT)
 
 
 def _seed(text: str) -> int:
-    return _integer(text, 0)
+    return _integer(text, 0, 10**18 - 1)
 
 
-def _integer(text: str, least: int) -> int:
-    if not re.fullmatch(r"\d{1,18}", text) or int(text) < least:
-        msg = f"expected an integer of {least} or more, got {text!r}"
+def _integer(text: str, least: int, most: int) -> int:
+    # ASCII, and short: Python's own conversion takes neither as a matter of course
+    if not re.fullmatch(r"[0-9]{1,20}", text) or not least <= int(text) <= most:
+        msg = f"expected an integer from {least} to {most}, got {text!r}"
         raise argparse.ArgumentTypeError(msg)
     return int(text)
 
 
 def _width_height(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", text)
-    if match is None or min(int(n) for n in match.groups()) < 1:
-        msg = f"expected WIDTHxHEIGHT in pixels, such as 320x192, got {text!r}"
+    match = re.fullmatch(r"([0-9]{1,5})[xX]([0-9]{1,5})", text)
+    sides = [int(n) for n in match.groups()] if match else []
+    if not sides or not all(1 <= n <= _LARGEST_SIDE for n in sides):
+        msg = (
+            "expected WIDTHxHEIGHT in pixels, such as 320x192, each from 1 to "
+            f"{_LARGEST_SIDE}, got {text!r}"
+        )
         raise argparse.ArgumentTypeError(msg)
-    return int(match[1]), int(match[2])
+    return sides[0], sides[1]
 
 
 def _published_model(text: str) -> str:
@@ -394,8 +402,13 @@ def _revision(text: str) -> tuple[str, str]:
 
 
 def _rate(text: str) -> Fraction:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(?:/(\d+))?", text)
-    if match is None or float(match[1]) == 0 or (match[2] and int(match[2]) == 0):
-        msg = f"expected a frame rate in Hz, such as 25 or 30000/1001, got {text!r}"
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(?:/([0-9]{1,9}))?", text)
+    divisor = int(match[2] or 1) if match else 0
+    rate = Fraction(match[1]) / divisor if match and divisor else Fraction(0)
+    if not 0 < rate <= _LARGEST_RATE:
+        msg = (
+            "expected a frame rate in Hz, such as 25 or 30000/1001, up to "
+            f"{_LARGEST_RATE}, got {text!r}"
+        )
         raise argparse.ArgumentTypeError(msg)
-    return Fraction(match[1]) / int(match[2] or 1)
+    return rate

@@ -3,12 +3,15 @@ r"""The command ``benchmark``."""
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from deepinv_lvtino._signals import Interrupted
 from deepinv_lvtino.benchmark import Benchmark, Clip, Models, find_clips
 from deepinv_lvtino.benchmark.results import FILES
 from deepinv_lvtino.benchmark.run import DEFAULT_PROBLEMS, DEFAULT_SOLVERS
@@ -19,6 +22,7 @@ from deepinv_lvtino.cli._models import (
     published_models,
     weights_entry,
 )
+from deepinv_lvtino.cli._outputs import output_folder
 from deepinv_lvtino.cli._setup import check_divides, check_sigma, choose_device
 from deepinv_lvtino.models import (
     OutOfMemory,
@@ -30,7 +34,7 @@ from deepinv_lvtino.physics import PROBLEMS
 
 def benchmark(arguments: argparse.Namespace) -> None:
     """Compare solvers on problems and clips."""
-    folder = Path(arguments.output)
+    folder = output_folder(arguments.output)
     if folder.exists() and not folder.is_dir():
         msg = f"{folder} is a file; the benchmark needs a folder."
         raise UserError(msg)
@@ -73,12 +77,37 @@ def benchmark(arguments: argparse.Namespace) -> None:
     except (ImportError, RuntimeError) as error:  # what a score needs
         raise UserError(str(error)) from error
     try:
-        results = task.run()
+        with _file_errors(folder):
+            results = task.run()
     except OutOfMemory as error:
         raise UserError(in_words(str(error))) from error
+    except KeyboardInterrupt as stop:
+        raise Interrupted.of(stop, _state(folder)) from stop
     print()
     print(results.to_markdown(published=arguments.published))
     print(f"written to {folder}: {', '.join(FILES)}")
+
+
+@contextmanager
+def _file_errors(folder: Path) -> Iterator[None]:
+    """What the disk refuses is no bug; what is finished by then is worth saying."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with user_errors():
+            msg = f"{error} ({_state(folder)})"
+            raise OSError(msg) from error
+
+
+def _state(folder: Path) -> str:
+    if any((folder / "cells").glob("*.json")):
+        return (
+            f"finished cells are kept in {folder / 'cells'}: the same command goes on "
+            "from there"
+        )
+    return "nothing written"
 
 
 def _networks(arguments: argparse.Namespace, device: torch.device) -> Models:

@@ -12,11 +12,12 @@ from deepinv_lvtino.cli._benchmark import benchmark as benchmark
 from deepinv_lvtino.cli._errors import UserError, user_errors
 from deepinv_lvtino.cli._models import check_model, print_memory
 from deepinv_lvtino.cli._models import download as download
-from deepinv_lvtino.cli._outputs import beside, check_outputs, staging
+from deepinv_lvtino.cli._outputs import beside, output_folder, output_path, writing
 from deepinv_lvtino.cli._report import (
     Stopwatch,
     clip_entry,
     describe_device,
+    digest,
     versions,
     write_report,
 )
@@ -33,6 +34,7 @@ from deepinv_lvtino.cli._solve import (
     base_report,
     make_solver,
     output_files,
+    print_scores,
     restore_and_write,
 )
 from deepinv_lvtino.datasets import procedural_clip, read_video, write_video
@@ -47,50 +49,56 @@ _ROUNDING = 1 / 255 / 12**0.5
 
 def restore(arguments: argparse.Namespace) -> None:
     """Restore a measurement, or simulate one first."""
-    source, output = Path(arguments.input), Path(arguments.output)
-    check_outputs(output_files(output, arguments.samples), arguments.overwrite, source)
-    if arguments.sigma is not None:
-        check_sigma(arguments.sigma)
-    if arguments.size is not None and not arguments.simulate:
-        msg = (
-            "--size is for --simulate: the size of a restored video follows from the "
-            "measurement and the problem."
+    source, output = Path(arguments.input), output_path(arguments.output)
+    files = output_files(output, arguments.samples)
+    with writing(files, arguments.overwrite, source) as outputs:
+        if arguments.sigma is not None:
+            check_sigma(arguments.sigma)
+        if arguments.size is not None and not arguments.simulate:
+            msg = (
+                "--size is for --simulate: the size of a restored video follows from the "
+                "measurement and the problem."
+            )
+            raise UserError(msg)
+        check_model(arguments)
+        device = choose_device(arguments.device)
+        solver = make_solver(arguments, device)
+        watch = Stopwatch(device)
+        if arguments.simulate:
+            problem = get_problem(arguments.problem or "A")
+            with watch.stage("read"):
+                frames, fps = clean_clip(arguments, source)
+            with watch.stage("degrade"):
+                task = simulate(arguments, problem, frames, fps, device)
+        else:
+            with watch.stage("read"):
+                task = measured(arguments, source, device)
+        metrics = restore_and_write(
+            arguments, task, outputs, output, watch, solver, str(source)
         )
-        raise UserError(msg)
-    check_model(arguments)
-    device = choose_device(arguments.device)
-    solver = make_solver(arguments, device)
-    watch = Stopwatch(device)
-    if arguments.simulate:
-        problem = get_problem(arguments.problem or "A")
-        with watch.stage("read"):
-            frames, fps = clean_clip(arguments, source)
-        with watch.stage("degrade"):
-            task = simulate(arguments, problem, frames, fps, device)
-    else:
-        with watch.stage("read"):
-            task = measured(arguments, source, device)
-    with staging(output.parent) as folder:
-        restore_and_write(arguments, task, folder, output, watch, solver, str(source))
+    print_scores(metrics)
     print(f"written: {output}, report {beside(output, '.json')}")
 
 
 def degrade(arguments: argparse.Namespace) -> None:
     """Write a measurement and its report."""
-    source, output = Path(arguments.input), Path(arguments.output)
-    check_outputs([output, beside(output, ".json")], arguments.overwrite, source)
-    if arguments.sigma is not None:
-        check_sigma(arguments.sigma, zero=True)
-    problem = get_problem(arguments.problem)
-    device = choose_device(arguments.device)
-    watch = Stopwatch(device)
-    with watch.stage("read"):
-        frames, fps = clean_clip(arguments, source)
-    with watch.stage("degrade"):
-        task = simulate(arguments, problem, frames, fps, device)
-    with staging(output.parent) as folder:
+    source, output = Path(arguments.input), output_path(arguments.output)
+    report_path = beside(output, ".json")
+    with writing([output, report_path], arguments.overwrite, source) as outputs:
+        if arguments.sigma is not None:
+            check_sigma(arguments.sigma, zero=True)
+        problem = get_problem(arguments.problem)
+        device = choose_device(arguments.device)
+        watch = Stopwatch(device)
+        with watch.stage("read"):
+            frames, fps = clean_clip(arguments, source)
+        with watch.stage("degrade"):
+            task = simulate(arguments, problem, frames, fps, device)
+        size = task.y.shape[2:]
+        outputs.rehearse(output, tuple(size), task.measurement_fps, lossless=True)
+        outputs.computed["measurement"] = task.y[0]
+        path = outputs.path(output)
         with watch.stage("write"), user_errors():
-            path = folder / output.name
             write_video(path, task.y[0], task.measurement_fps, lossless=True)
             stored = read_video(path).frames
         # noise, rounding to 8 bit and clipping together: what `restore` has to expect
@@ -101,49 +109,51 @@ def degrade(arguments: argparse.Namespace) -> None:
         report |= {
             "input": str(source),
             "output": str(output),
+            "sha256": {"output": digest(path)},
             "measurement_error": error,
             "original": clip_entry(tuple(frames.shape), fps),
             "seconds": watch.seconds,
         }
         with user_errors():
-            write_report(folder / beside(output, ".json").name, report)
-    size = report["measurement"]
+            write_report(outputs.path(report_path), report)
+    entry = report["measurement"]
     print(
         f"problem {problem.name} ({problem.description}), grid {task.settings['grid']}, "
         f"sigma {task.settings['sigma']:.3g} ({error:.3g} with rounding to 8 bit): "
-        f"{size['width']}x{size['height']}, {size['frames']} frames"
+        f"{entry['width']}x{entry['height']}, {entry['frames']} frames"
     )
-    print(f"written: {output}, report {beside(output, '.json')}")
+    print(f"written: {output}, report {report_path}")
 
 
 def demo(arguments: argparse.Namespace) -> None:
     """Degrade, restore and score a procedural clip."""
-    target = Path(arguments.output)
+    target = output_folder(arguments.output)
     if target.exists() and not target.is_dir():
         msg = f"{target} is a file; the demonstration needs a folder."
         raise UserError(msg)
     output = target / "restored.mp4"
     extra = [target / "original.mp4", target / "measurement.mp4"]
-    files = [*output_files(output, arguments.samples), *extra]
-    check_outputs(files, arguments.overwrite, None)
-    if arguments.sigma is not None:
-        check_sigma(arguments.sigma)
-    problem = get_problem(arguments.problem)
-    device = choose_device(arguments.device)
-    solver = make_solver(arguments, device)
-    watch = Stopwatch(device)
-    width, height = arguments.size
-    with watch.stage("clip"):
-        frames = procedural_clip(arguments.frames, height, width)
-    with watch.stage("degrade"):
-        task = simulate(arguments, problem, frames, _DEMO_FPS, device)
-    with staging(target) as folder:
+    files = [*output_files(output, arguments.samples)[:-1], *extra]
+    files += [beside(output, ".json")]
+    with writing(files, arguments.overwrite, None) as outputs:
+        if arguments.sigma is not None:
+            check_sigma(arguments.sigma)
+        problem = get_problem(arguments.problem)
+        device = choose_device(arguments.device)
+        solver = make_solver(arguments, device)
+        watch = Stopwatch(device)
+        width, height = arguments.size
+        with watch.stage("clip"):
+            frames = procedural_clip(arguments.frames, height, width)
+        with watch.stage("degrade"):
+            task = simulate(arguments, problem, frames, _DEMO_FPS, device)
         with user_errors():
-            write_video(folder / extra[0].name, frames, task.fps)
-            write_video(folder / extra[1].name, task.y[0], task.measurement_fps)
-        restore_and_write(
-            arguments, task, folder, output, watch, solver, "procedural_clip"
+            write_video(outputs.path(extra[0]), frames, task.fps)
+            write_video(outputs.path(extra[1]), task.y[0], task.measurement_fps)
+        metrics = restore_and_write(
+            arguments, task, outputs, output, watch, solver, "procedural_clip"
         )
+    print_scores(metrics)
     print(f"written to {target}; look at {beside(output, '-comparison.png')} first")
 
 

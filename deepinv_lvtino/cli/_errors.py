@@ -15,6 +15,8 @@ def user_errors() -> Iterator[None]:
     """Around checks of what the user gave; elsewhere an error keeps its traceback."""
     try:
         yield
+    except BrokenPipeError:  # of what reads our lines, not of a file
+        raise
     except (ValueError, OSError) as error:
         raise UserError(_words(str(error))) from error
 

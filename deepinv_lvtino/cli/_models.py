@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from deepinv_lvtino._signals import Interrupted
 from deepinv_lvtino.cli._errors import UserError, user_errors
 from deepinv_lvtino.models import (
     SDXLConsistencyModel,
@@ -93,6 +94,16 @@ def download(arguments: argparse.Namespace) -> None:
     library("huggingface_hub")
     wanted = _files(arguments.models or list(WEIGHTS))
     revisions = _revisions(arguments, wanted)
+    try:
+        _fetch_all(arguments, wanted, revisions)
+    except KeyboardInterrupt as stop:
+        state = "what has arrived is kept: the same command goes on from there"
+        raise Interrupted.of(stop, state) from stop
+
+
+def _fetch_all(
+    arguments: argparse.Namespace, wanted: dict[str, list[str]], revisions: dict
+) -> None:
     for repository, files in wanted.items():
         print(f"{repository}: {', '.join(files)}", flush=True)
         target = None if arguments.to is None else Path(arguments.to) / repository

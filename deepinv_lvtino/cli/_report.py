@@ -2,7 +2,9 @@ r"""The JSON report beside an output."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ import torch
 from deepinv_lvtino._environment import describe_device as describe_device
 from deepinv_lvtino._environment import versions as versions
 from deepinv_lvtino.cli._outputs import beside
+from deepinv_lvtino.datasets._images import list_frames
 
 
 def clip_entry(shape: tuple[int, ...], fps: Fraction) -> dict[str, Any]:
@@ -41,9 +44,24 @@ class Stopwatch:
 
 
 def write_report(path: Path, report: dict[str, Any]) -> None:
-    """Write as JSON."""
+    """Write as JSON; what is no text in a file's name becomes an escape of JSON."""
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of the frames in a folder."""
+    if path.is_dir():
+        total = hashlib.sha256()
+        for frame in list_frames(path):
+            total.update(os.fsencode(frame.name) + b"\0")
+            total.update(bytes.fromhex(digest(frame)))
+        return total.hexdigest()
+    with path.open("rb") as file:
+        total = hashlib.sha256()
+        while block := file.read(2**20):
+            total.update(block)
+    return total.hexdigest()
 
 
 def find_degrade_report(source: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -54,6 +72,20 @@ def find_degrade_report(source: Path) -> tuple[Path, dict[str, Any]] | None:
     except (OSError, ValueError):
         return None
     return (path, report) if _is_degrade_report(report) else None
+
+
+def describes(report: dict[str, Any], source: Path) -> bool | None:
+    r"""
+    Whether a report was written together with this very file.
+
+    :param dict report: the report.
+    :param pathlib.Path source: the file, or the folder of frames.
+    :return: (bool) whether; ``None`` if the report is an older one, without a hash.
+    """
+    known = report.get("sha256")
+    if not isinstance(known, dict) or "output" not in known:
+        return None
+    return bool(known["output"] == digest(source))
 
 
 def _is_degrade_report(report: Any) -> bool:

@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 
 from deepinv_lvtino.cli._errors import UserError, user_errors
-from deepinv_lvtino.cli._report import find_degrade_report
+from deepinv_lvtino.cli._report import describes, find_degrade_report
 from deepinv_lvtino.datasets import read_video, resize_video
 from deepinv_lvtino.physics import PROBLEMS, VideoInpainting, make_problem
 from deepinv_lvtino.physics.problems import Problem, VideoPhysics
+
+# Values lie in [0, 1]: beyond this nothing of a video is left.
+_LARGEST_SIGMA = 10.0
 
 # Measurement noise and sampler must not draw the same numbers.
 _NOISE_SEED_OFFSET = 2**32
@@ -91,6 +94,12 @@ def check_sigma(sigma: float, *, zero: bool = False) -> None:
         least = "0 or positive" if zero else "positive"
         msg = f"--sigma must be {least} and finite; got {sigma:g}."
         raise UserError(msg)
+    if sigma > _LARGEST_SIGMA:
+        msg = (
+            f"--sigma must be {_LARGEST_SIGMA:g} or less; got {sigma:g}. It is for values "
+            "in [0, 1]."
+        )
+        raise UserError(msg)
 
 
 def clean_clip(arguments: argparse.Namespace, source: Path) -> tuple[Tensor, Fraction]:
@@ -157,8 +166,9 @@ def measured(arguments: argparse.Namespace, source: Path, device: torch.device) 
     known = found[1] if found else {}
     if found:
         print(f"report of degrade found: {found[0]}")
-    name = arguments.problem or known.get("problem")
-    problem = get_problem(name)
+        if not _check_pair(known, source):
+            known = {}
+    problem = get_problem(arguments.problem or known.get("problem"))
     if known and known.get("problem") != problem.name:
         print(
             f"note: --problem {problem.name} contradicts the report, which says "
@@ -216,6 +226,21 @@ def measured(arguments: argparse.Namespace, source: Path, device: torch.device) 
         )
     fps = clip.fps * problem.frame_factor
     return Task(problem, physics, y, fps, None, settings)
+
+
+def _check_pair(report: dict[str, Any], source: Path) -> bool:
+    """Whether a report is of this very file; older ones, without a hash, may be."""
+    with user_errors():
+        same = describes(report, source)
+    if same is None:
+        print("note: the report is an older one, without the SHA-256 of its file")
+    elif not same:
+        print(
+            "note: INPUT is not the file that the report was written with (other "
+            "contents); report ignored. Say what INPUT is with --problem, --grid and "
+            "--sigma, or make it again with `degrade`"
+        )
+    return same is not False
 
 
 def _check_mask(y: Tensor, physics: VideoInpainting, seed: int) -> None:

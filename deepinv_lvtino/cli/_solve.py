@@ -13,7 +13,7 @@ from torch import Tensor
 from deepinv_lvtino import LVTINO, Schedule
 from deepinv_lvtino.cli._errors import UserError, user_errors
 from deepinv_lvtino.cli._models import in_words, published_models, weights_entry
-from deepinv_lvtino.cli._outputs import beside
+from deepinv_lvtino.cli._outputs import Outputs, beside
 from deepinv_lvtino.cli._picture import (
     Row,
     draw_comparison,
@@ -24,6 +24,7 @@ from deepinv_lvtino.cli._report import (
     Stopwatch,
     clip_entry,
     describe_device,
+    digest,
     versions,
     write_report,
 )
@@ -47,11 +48,11 @@ _LABELS = {
 
 
 def output_files(output: Path, samples: int) -> list[Path]:
-    """All files of a restoration."""
-    files = [output, beside(output, ".json"), beside(output, "-comparison.png")]
+    """All files of a restoration, the report last."""
+    files = [output]
     if samples > 1:
         files += [beside(output, f"-mean{output.suffix}"), beside(output, "-std.png")]
-    return files
+    return [*files, beside(output, "-comparison.png"), beside(output, ".json")]
 
 
 def make_solver(arguments: argparse.Namespace, device: torch.device) -> LVTINO:
@@ -114,20 +115,30 @@ def _schedule_for(
 
 
 def solve(
-    task: Task, solver: LVTINO, num_samples: int, watch: Stopwatch
+    task: Task,
+    solver: LVTINO,
+    num_samples: int,
+    watch: Stopwatch,
+    computed: dict[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Pseudo-inverse, one sample, and with several their mean and deviation."""
+    """
+    Pseudo-inverse, one sample, and with several their mean and deviation.
+
+    What took long is also put into ``computed``, as soon as it is there.
+    """
     with torch.no_grad():
         with watch.stage("pseudo_inverse"):
             results = {"pseudo_inverse": task.physics.A_dagger(task.y)}
         if num_samples == 1:
             with watch.stage("restore"):
                 results["restoration"] = solver(task.y, task.physics)
+            computed["restoration"] = results["restoration"][0]
             return results
 
         def keep(index: int, sample: Tensor) -> None:
             print(f"sample {index + 1} of {num_samples}", flush=True)
-            results.setdefault("restoration", sample.clone())
+            first = results.setdefault("restoration", sample.clone())
+            computed.setdefault("restoration", first[0])
 
         with watch.stage("restore"):
             mean, variance = solver.sample(
@@ -135,6 +146,7 @@ def solve(
             )
     results["mean"] = mean
     results["deviation"] = variance.clamp(min=0).sqrt()
+    computed |= {name: results[name][0] for name in ("mean", "deviation")}
     return results
 
 
@@ -166,17 +178,25 @@ def print_scores(metrics: dict[str, Any]) -> None:
 
 
 def write_results(
-    folder: Path, output: Path, task: Task, results: dict[str, Tensor], metrics: Any
-) -> None:
-    """Videos and pictures."""
+    outputs: Outputs,
+    output: Path,
+    task: Task,
+    results: dict[str, Tensor],
+    metrics: Any,
+) -> dict[str, str]:
+    """Videos and pictures; SHA-256 of each, by what it is."""
+    picture = beside(output, "-comparison.png")
+    files = {"output": output, "comparison": picture}
     with user_errors():
-        write_video(folder / output.name, results["restoration"][0], task.fps)
-        _draw(folder / beside(output, "-comparison.png").name, task, results, metrics)
+        write_video(outputs.path(output), results["restoration"][0], task.fps)
+        _draw(outputs.path(picture), task, results, metrics)
         if "mean" in results:
-            mean = beside(output, f"-mean{output.suffix}").name
-            write_video(folder / mean, results["mean"][0], task.fps)
-            deviation = beside(output, "-std.png").name
-            draw_deviation(folder / deviation, results["deviation"][0])
+            mean = beside(output, f"-mean{output.suffix}")
+            write_video(outputs.path(mean), results["mean"][0], task.fps)
+            deviation = beside(output, "-std.png")
+            draw_deviation(outputs.path(deviation), results["deviation"][0])
+            files |= {"mean": mean, "deviation": deviation}
+        return {name: digest(outputs.path(path)) for name, path in files.items()}
 
 
 def _draw(
@@ -219,13 +239,14 @@ def base_report(
 def restore_and_write(
     arguments: argparse.Namespace,
     task: Task,
-    folder: Path,
+    outputs: Outputs,
     output: Path,
     watch: Stopwatch,
     solver: LVTINO,
     source: str,
-) -> None:
-    """Everything after the measurement: restore, score, write into ``folder``."""
+) -> dict[str, Any]:
+    """Everything after the measurement: restore, score, write; returns the scores."""
+    _rehearse(arguments, task, outputs, output)
     try:
         with watch.stage("load"):
             solver = solver_for(arguments, task, solver)
@@ -239,17 +260,19 @@ def restore_and_write(
         flush=True,
     )
     try:
-        results = solve(task, solver, arguments.samples, watch)
+        results = solve(task, solver, arguments.samples, watch, outputs.computed)
     except OutOfMemory as error:
         raise UserError(in_words(str(error))) from error
+    outputs.finished = True
     with watch.stage("score"):
         metrics = score(task, results)
     with watch.stage("write"):
-        write_results(folder, output, task, results, metrics)
+        hashes = write_results(outputs, output, task, results, metrics)
     report = base_report(arguments, task, watch.device)
     report |= {
         "input": source,
         "output": str(output),
+        "sha256": hashes,
         "simulated": task.clean is not None,
         "video": clip_entry(tuple(task.physics.img_size), task.fps),
         "samples": arguments.samples,
@@ -263,8 +286,20 @@ def restore_and_write(
         "seconds": watch.seconds,
     }
     with user_errors():
-        write_report(folder / beside(output, ".json").name, report)
-    print_scores(metrics)
+        write_report(outputs.path(beside(output, ".json")), report)
+    return metrics
+
+
+def _rehearse(
+    arguments: argparse.Namespace, task: Task, outputs: Outputs, output: Path
+) -> None:
+    """What can fail after the restoration is tried before it, on two frames."""
+    size = task.physics.img_size[1:]
+    copies = 1 if arguments.samples == 1 else 2
+    outputs.rehearse(output, size, task.fps, copies=copies)
+    if task.clean is not None:
+        frames = task.clean[:, :, :2]
+        video_scores(frames, frames)
 
 
 def _rate(task: Task) -> str:

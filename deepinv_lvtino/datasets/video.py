@@ -3,12 +3,9 @@ r"""Video files and folders of frames, as tensors and back."""
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from deepinv_lvtino._staging import Stage
 from deepinv_lvtino.datasets._decode import decode_file
 from deepinv_lvtino.datasets._encode import encode_file
 from deepinv_lvtino.datasets._images import (
@@ -157,7 +155,8 @@ def write_video(
     A file holds H.264 (``libx264``), or where PyAV was built without it MPEG-4 part 2,
     with BT.709 colours of limited range, tagged so. Sizes are kept: even ones are stored
     as 4:2:0, which every player shows, odd ones as 4:4:4. Values are clamped to [0, 1]
-    and rounded to 8 bit. The output appears under its name only when it is complete.
+    and rounded to 8 bit. The output appears under its name only when it is complete; a
+    link is followed, so that what it points to is replaced.
 
     :param str path: file ending in .mp4, .mkv, .mov or .avi, or a name without a suffix
         for a folder. Missing parent folders are made.
@@ -172,6 +171,7 @@ def write_video(
         are lossless.
     :return: (pathlib.Path) the path.
     :raises FileExistsError: if the output exists and may not be replaced.
+    :raises BlockingIOError: if another run is writing the same output.
     :raises ValueError: if an argument is not as above.
     """
     path = Path(path)
@@ -182,15 +182,16 @@ def write_video(
     if not 0 <= crf <= 51:
         msg = f"`crf` must be from 0 (best) to 51; got {crf}."
         raise ValueError(msg)
-    check_output(path, overwrite=overwrite)
     folder = not path.suffix
     if fps is None and not folder:
         msg = "`fps` is missing: a video file needs its frame rate. Give it in Hz."
         raise ValueError(msg)
     rate = None if fps is None else exact_fps(fps)
-    path.parent.mkdir(parents=True, exist_ok=True)
     images = (_eight_bit(frames, index) for index in range(frames.shape[1]))
-    with _complete_or_nothing(path) as temporary:
+    with Stage(
+        [path], allowed=partial(check_output, path, overwrite=overwrite)
+    ) as stage:
+        temporary = stage.path(path)
         if folder or rate is None:
             temporary.mkdir()
             for index, image in enumerate(images):
@@ -198,6 +199,7 @@ def write_video(
         else:
             height, width = frames.shape[2:]
             encode_file(temporary, images, (height, width), rate, crf, lossless)
+        stage.commit()
     return path
 
 
@@ -231,45 +233,15 @@ def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> No
     if path.is_file() and not path.suffix:
         msg = f"`path`: {path} is a file, not a folder. Choose another name."
         raise FileExistsError(msg)
+    if not path.is_dir() and not path.is_file():
+        msg = f"`path`: {path} is neither a file nor a folder. Choose another name."
+        raise FileExistsError(msg)
     if path.is_dir() and set(path.iterdir()) != set(list_frames(path)):
         msg = (
             f"`path`: the folder {path} holds other things than frames, so it is not "
             "replaced. Choose another name, or empty it yourself."
         )
         raise FileExistsError(msg)
-
-
-def replace_output(temporary: Path, path: Path) -> None:
-    r"""
-    Give a complete file or folder its final name, in place of what had it.
-
-    :param pathlib.Path temporary: the new one, on the same file system.
-    :param pathlib.Path path: the final name.
-    """
-    if path.is_dir():
-        old = _sibling(path)
-        path.rename(old)
-        temporary.rename(path)
-        shutil.rmtree(old)
-    else:
-        temporary.replace(path)
-
-
-@contextmanager
-def _complete_or_nothing(path: Path) -> Iterator[Path]:
-    temporary = _sibling(path)
-    try:
-        yield temporary
-        replace_output(temporary, path)
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
-
-
-def _sibling(path: Path) -> Path:
-    return path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
 
 
 def _check_frames(frames: Tensor) -> None:
