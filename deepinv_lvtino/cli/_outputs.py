@@ -130,7 +130,7 @@ class Outputs:
         if found.fps != fps:
             msg = (
                 f"{output} cannot have the frame rate {float(fps):.6g} Hz: it would be "
-                f"played at {float(found.fps):.6g} Hz. Choose .mkv, another rate, or a "
+                f"played at {float(found.fps):.6g} Hz. Choose another kind of file, or a "
                 "folder of frames."
             )
             raise UserError(msg)

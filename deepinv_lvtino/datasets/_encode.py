@@ -11,6 +11,8 @@ import numpy as np
 
 from deepinv_lvtino.datasets._colour import rgb_to_yuv
 
+_LARGEST_TERM = 2**31
+
 
 def encode_file(
     path: Path,
@@ -29,14 +31,23 @@ def encode_file(
     :param fractions.Fraction fps: frames per second.
     :param int crf: quality from 0 (best) to 51.
     :param bool lossless: whether to keep the 8-bit RGB values.
-    :raises ValueError: if this build of PyAV has no encoder for it.
+    :raises ValueError: if this build of PyAV has no encoder for it, or no file can hold
+        the frame rate.
     """
     import av
+
+    if max(fps.numerator, fps.denominator) >= _LARGEST_TERM:
+        msg = (
+            f"`fps` must be a fraction of numbers below 2**31, as files store it; got "
+            f"{fps}. Round it."
+        )
+        raise ValueError(msg)
 
     height, width = size
     codec, pixels, options = _codec(path.suffix, height, width, crf, lossless)
     rgb = not pixels.startswith("yuv")
-    with av.open(str(path), "w") as container:
+    # absolute, as what stands before a colon would else be a protocol
+    with av.open(str(path.absolute()), "w") as container:
         stream: Any = container.add_stream(codec, rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         stream.codec_context.time_base = 1 / fps
