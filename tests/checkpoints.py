@@ -86,6 +86,13 @@ def wan_transformer(seed: int = 0, **changes: Any) -> WanTransformer3DModel:
     return randomise(WanTransformer3DModel(**(WAN_TRANSFORMER | changes)), seed)
 
 
+def any_flow_transformer(seed: int = 0) -> nn.Module:
+    from diffusers import AnyFlowTransformer3DModel
+
+    torch.manual_seed(seed)
+    return randomise(AnyFlowTransformer3DModel(**WAN_TRANSFORMER), seed)
+
+
 def wan_autoencoder(seed: int = 1) -> AutoencoderKLWan:
     torch.manual_seed(seed)
     return randomise(AutoencoderKLWan(**WAN_AUTOENCODER), seed)

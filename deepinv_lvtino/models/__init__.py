@@ -3,6 +3,7 @@ r"""Consistency models: the priors, known through a one-step generator."""
 from deepinv_lvtino.models._memory import OutOfMemory
 from deepinv_lvtino.models._published import MemoryEstimate, estimate_memory
 from deepinv_lvtino.models._tiling import Tiles
+from deepinv_lvtino.models._tiny_decoder import TinyVideoDecoder
 from deepinv_lvtino.models.adapter import DiffusersConsistencyModel, clean_latent
 from deepinv_lvtino.models.consistency import ConsistencyModel
 from deepinv_lvtino.models.gaussian import (
@@ -47,6 +48,7 @@ __all__ = [
     "TinyConsistencyModel",
     "TinyDenoiser",
     "TinyNetwork",
+    "TinyVideoDecoder",
     "VariancePreserving",
     "WanConsistencyModel",
     "clean_latent",

@@ -294,6 +294,21 @@ def read_folder(folder: Source) -> Weights:
     raise FileNotFoundError(msg)
 
 
+def read_config(folder: Source) -> dict[str, Any]:
+    r"""
+    Configuration of a network in the layout of diffusers.
+
+    :param str, pathlib.Path folder: folder with ``config.json``.
+    :return: (dict[str, Any]) the configuration.
+    :raises FileNotFoundError: if there is none.
+    """
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        msg = f"{path} does not exist; expected a folder in the layout of diffusers."
+        raise FileNotFoundError(msg)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def build(model_class: Any, config: Source | Mapping[str, Any]) -> nn.Module:
     r"""
     A network of diffusers without memory for its weights.
@@ -307,15 +322,10 @@ def build(model_class: Any, config: Source | Mapping[str, Any]) -> nn.Module:
     if isinstance(config, Mapping):
         settings = dict(config)
     else:
-        path = Path(config) / "config.json"
-        if not path.is_file():
-            msg = (
-                f"{path} does not exist; expected a folder in the layout of diffusers."
-            )
-            raise FileNotFoundError(msg)
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = read_config(config)
         name = settings.get("_class_name", model_class.__name__)
         if name != model_class.__name__:
+            path = Path(config) / "config.json"
             msg = f"{path} describes a {name}; expected a {model_class.__name__}."
             raise ValueError(msg)
     with parameters_on_meta():

@@ -10,22 +10,13 @@ import torch
 from torch import nn
 
 from deepinv_lvtino.models._checkpoints import need
+from deepinv_lvtino.models._layouts import WAN_AUTOENCODER, WAN_TRANSFORMER
 from deepinv_lvtino.models._memory import num_bytes, peak_activations
+from deepinv_lvtino.models._tiny_decoder import TinyVideoDecoder
 from deepinv_lvtino.models.adapter import DiffusersConsistencyModel
 from deepinv_lvtino.models.sdxl import SDXLConsistencyModel, pooled_width
 from deepinv_lvtino.models.wan import WanConsistencyModel
 
-WAN_TRANSFORMER = {
-    "num_attention_heads": 12,
-    "attention_head_dim": 128,
-    "in_channels": 16,
-    "out_channels": 16,
-    "text_dim": 4096,
-    "freq_dim": 256,
-    "ffn_dim": 8960,
-    "num_layers": 30,
-}
-WAN_AUTOENCODER: dict[str, Any] = {}  # the defaults of diffusers
 UMT5_XXL = {
     "vocab_size": 256384,
     "d_model": 4096,
@@ -203,7 +194,8 @@ class MemoryEstimate:
     Memory that a model needs on its device, in bytes.
 
     :param int prompt: while the prompt is embedded (once, before all else).
-    :param dict weights: of ``network`` and ``autoencoder``.
+    :param dict weights: of ``network`` and ``autoencoder``, and of ``decoder`` if there is
+        a tiny one.
     :param dict activations: of ``encode``, ``denoise`` and ``decode``, beside the weights;
         what the device's libraries take is not in it.
     """
@@ -214,17 +206,19 @@ class MemoryEstimate:
 
     @property
     def resident(self) -> int:
-        r"""Largest memory with both networks on the device."""
+        r"""Largest memory with all networks on the device."""
         return sum(self.weights.values()) + max(self.activations.values())
 
     @property
     def offloaded(self) -> int:
         r"""Largest memory with one network on the device at a time."""
-        return max(
-            self.weights["network" if stage == "denoise" else "autoencoder"]
-            + activations
-            for stage, activations in self.activations.items()
-        )
+        decoder = self.weights.get("decoder", self.weights["autoencoder"])
+        stages = {
+            "encode": self.weights["autoencoder"],
+            "denoise": self.weights["network"],
+            "decode": decoder,
+        }
+        return max(stages[stage] + used for stage, used in self.activations.items())
 
 
 def estimate_memory(
@@ -234,6 +228,7 @@ def estimate_memory(
     width: int,
     *,
     dtype: torch.dtype | None = None,
+    tiny_decoder: bool = False,
     **options: Any,
 ) -> MemoryEstimate:
     r"""
@@ -247,9 +242,11 @@ def estimate_memory(
     :param int height: height in pixels.
     :param int width: width in pixels.
     :param torch.dtype dtype: precision of the networks; half precision by default.
+    :param bool tiny_decoder: with ``decoder`` of Wan's model, of the published size.
     :param options: as of the model: ``tiling``, ``frame_batch``.
     :return: (:class:`MemoryEstimate`) the estimate.
-    :raises ValueError: if the model is unknown or a size is not positive.
+    :raises ValueError: if the model is unknown, has no tiny decoder, or a size is not
+        positive.
 
     |sep|
 
@@ -271,9 +268,16 @@ def estimate_memory(
             f"{num_frames}, {height} and {width}."
         )
         raise ValueError(msg)
+    if tiny_decoder and model != "wan":
+        msg = f"`tiny_decoder` is for `model='wan'`; got {model!r}."
+        raise ValueError(msg)
     known = PUBLISHED[model]
     dtype = known.half if dtype is None else dtype
     networks = {name: cast(net, dtype) for name, net in known.networks().items()}
+    if tiny_decoder:
+        with torch.device("meta"):
+            networks["decoder"] = cast(TinyVideoDecoder(), dtype)
+        options["decoder"] = networks["decoder"]
     built = known.model(networks, **options)
     x = torch.empty(1, 3, num_frames, height, width, device="meta")
     latent = built.encode(built.pad(x))

@@ -363,7 +363,7 @@ class DiffusersConsistencyModel(ConsistencyModel):
             found["`frame_batch=1`"] = "fewer frames at once"
         if self.offload is not True and device.type != "cpu":
             found["`offload=True`"] = "one network on the device at a time"
-        if name == "autoencoder":
+        if name != "network":
             side = "" if self.tiles is None else f" below {self.tiles.side}"
             found["`tiling=Tiles(side=...)`"] = f"smaller tiles, side{side}"
         if dtype_of(self.network).itemsize > 2:
