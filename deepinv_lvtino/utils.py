@@ -62,6 +62,25 @@ def check_positive(name: str, value: float | Tensor) -> None:
         raise ValueError(msg)
 
 
+def check_clamp(interval: Sequence[float] | None, name: str = "clamp") -> None:
+    r"""
+    Check an interval to project to.
+
+    :param tuple[float, float] interval: interval, or ``None``.
+    :param str name: name of the argument, for the message.
+    :raises ValueError: if it is neither.
+    """
+    if interval is None:
+        return
+    if (
+        not isinstance(interval, Sequence)
+        or len(interval) != 2
+        or not interval[0] < interval[1]
+    ):
+        msg = f"`{name}` must be an interval (low, high) or None; got {interval}."
+        raise ValueError(msg)
+
+
 def batch_weight(name: str, value: float | Tensor, like: Tensor) -> float | Tensor:
     r"""
     Check a positive weight, and shape it to multiply a batch of videos.

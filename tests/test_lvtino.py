@@ -21,6 +21,7 @@ from deepinv_lvtino.models import (
     spectral_video,
 )
 from deepinv_lvtino.optim import (
+    STARTS,
     GaussianLikelihood,
     LVTINOIteration,
     ProductOfExperts,
@@ -457,6 +458,86 @@ def test_without_the_final_data_step(problem, eta):
         outputs[-1], y, (0.01 if eta in (0, 1) else 0.005) / 0.01**2
     )
     torch.testing.assert_close(full, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("eta", [0, 0.5, 1])
+def test_callback_sees_every_iterate(problem, eta):
+    _, y, physics = problem
+    seen, gave = {}, []
+    solver = LVTINO(seed=0, eta=eta)
+    for model in (solver.video_model, solver.image_model):
+        if model is not None:
+
+            def watched(*args, sae=model.sae, **kwargs):
+                gave.append(sae(*args, **kwargs))
+                return gave[-1]
+
+            model.sae = watched
+
+    def callback(label, x):
+        assert label not in seen
+        seen[label] = x
+
+    u = solver(y, physics, callback=callback)
+    both = {0: ("image",), 0.5: ("video", "image"), 1: ("video",)}[eta]
+    labels = [
+        f"k{k}/{model}/{step}"
+        for k in range(5)
+        for model in both
+        for step in ("prior", "data")
+    ]
+    if eta == 0.5:
+        labels = labels[:-2]  # the last sweep ends after its first data step
+    assert list(seen) == ["start", *labels]
+    torch.testing.assert_close(seen["start"], STARTS["pinv"](y, physics))
+    priors = [x for label, x in seen.items() if label.endswith("prior")]
+    assert len(priors) == len(gave) == solver.num_evaluations
+    assert all(map(torch.equal, priors, gave))
+    sweep = solver.init_params_algo["sweep"][0]
+    half = sweep.image if eta == 0 else sweep.video
+    before, after = seen[labels[0]], seen[labels[1]]
+    gamma = half.data_step.stepsize / 0.01**2
+    torch.testing.assert_close(after, physics.prox_l2(before, y, gamma))
+    assert torch.equal(u, seen[labels[-1]])
+    assert torch.equal(u, solver(y, physics))  # watched or not
+
+
+def test_a_run_goes_on_from_an_iterate(problem):
+    _, y, physics = problem
+    noise = {}
+
+    def recorded(label, like):
+        if label not in noise:
+            noise[label] = torch.randn_like(like)
+        return noise[label]
+
+    seen = {}
+    # an interval that the iterates leave, for the start alone
+    schedule = Schedule.calibrated([0.1, 0.05, 0.02], init_clamp=(0.49, 0.51))
+    solver = LVTINO(schedule=schedule, noise_source=recorded)
+    whole = solver(y, physics, callback=seen.__setitem__)
+    assert float((seen["start"] - 0.5).abs().max()) <= 0.01 + 1e-6
+    for k in (1, 2):
+        x = seen[f"k{k - 1}/image/data"]
+        again = {}
+        u = solver(y, physics, init=x, first_sweep=k, callback=again.__setitem__)
+        assert torch.equal(u, whole)
+        assert torch.equal(again["start"], x)
+        assert list(again)[1:] == list(seen)[1 + 4 * k :]
+        for start in ((x,), {"est": (x,)}):
+            assert torch.equal(solver(y, physics, init=start, first_sweep=k), whole)
+    assert torch.equal(solver(y, physics, first_sweep=0), whole)
+    _, metrics = solver(y, physics, init=x, first_sweep=2, x_gt=x, compute_metrics=True)
+    assert len(metrics["psnr"][0]) == 4
+    assert len(set(metrics["psnr"][0][:3])) == 1
+    for wrong in (-1, 3, 1.5):
+        with pytest.raises(
+            ValueError, match="`first_sweep` must be a whole number from"
+        ):
+            solver(y, physics, init=x, first_sweep=wrong)
+    for missing in (None, "pinv"):
+        with pytest.raises(ValueError, match="give that video as `init`"):
+            solver(y, physics, init=missing, first_sweep=1)
 
 
 # -- findings that must not come back --------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from deepinv.optim import L2
+from torch import Tensor
 
 from deepinv_lvtino import LVTINO, Schedule
 from deepinv_lvtino.models import (
@@ -18,11 +19,12 @@ from deepinv_lvtino.optim import (
     ConjugateGradientStep,
     GammaStep,
     HalfStep,
+    LVTINOIteration,
     PrimalDualTVStep,
     ProximalStep,
     Sweep,
 )
-from deepinv_lvtino.physics import make_problem
+from deepinv_lvtino.physics import TemporalBlur, make_problem
 from helpers import dense, rand
 
 
@@ -144,23 +146,28 @@ def test_published_numbers():
         solver = LVTINO(*models(), schedule=schedule)
         assert solver.num_evaluations == evaluations
         assert schedule.clamp == (0, 1)
+        assert schedule.init_clamp == (-1, 1)
     gammas = [s.video.data_step.gamma for s in b.sweeps]
     assert gammas == [3539, 3539, 1363, 1363, 1363]
     gammas = [s.image.data_step.gamma for s in b.sweeps if s.image]
     assert gammas == [16868, 16868, 2721, 2721]
     # The released solvers, literally.
     assert {s.video.data_step for s in a.sweeps} == {
-        PrimalDualTVStep(200, lam=2.873789e-4, tau=0.25, sigma=0.25)
+        PrimalDualTVStep(200, lam=0.0002873789, tau=0.25, sigma=0.25)
     }
     assert {s.image.data_step for s in a.sweeps if s.image} == {
         ConjugateGradientStep(19, epsilon=1e-6)
     }
     assert [s.video.data_step for s in c.sweeps] == [
         AdamTVStep(55, lam, learning_rate=0.019848, smoothing=1e-2)
-        for lam in (6.1785e-7, 1.5583e-6, 1.5583e-6)
+        for lam in (
+            6.178523568938361e-07,
+            1.5583416542691956e-06,
+            1.5583416542691956e-06,
+        )
     ]
     assert {s.image.data_step for s in c.sweeps if s.image} == {
-        ConjugateGradientStep(23, epsilon=1e-6)
+        ConjugateGradientStep(23, epsilon=0)
     }
     with pytest.raises(ValueError, match="`problem` must be one of 'A', 'B', 'C'"):
         Schedule.published("D")
@@ -193,10 +200,10 @@ def test_published_schedules_run(name):
 SIZE = (1, 4, 3, 4)
 
 
-def setting():
+def setting(batch=1):
     physics = make_problem("A", SIZE, dtype=torch.float64)
-    y = rand(1, *physics.measurement_size, seed=1)
-    z = rand(1, *SIZE, seed=2)
+    y = rand(batch, *physics.measurement_size, seed=1)
+    z = rand(batch, *SIZE, seed=2)
     return physics, y, z
 
 
@@ -213,65 +220,121 @@ def test_proximal_steps():
             GammaStep(wrong)
 
 
-def test_conjugate_gradient_step_by_transcription():
-    physics, y, z = setting()
+def test_conjugate_gradient_step_ends_where_its_equation_holds():
+    # as many steps as the operator has rank: the end, not the way there
+    physics, y, z = setting(batch=2)
     matrix = dense(physics.A, SIZE)
-    system = matrix.T @ matrix + 1e-6 * torch.eye(matrix.shape[1])
-    u, b = z.flatten(), matrix.T @ y.flatten()
-    residual = b - system @ u
-    direction = residual
-    for _ in range(3):
-        step = residual @ residual / (direction @ system @ direction)
-        u = u + step * direction
-        new = residual - step * system @ direction
-        direction = new + new @ new / (residual @ residual) * direction
-        residual = new
-    result = ConjugateGradientStep(3)(z, y, physics, L2())
-    torch.testing.assert_close(result.flatten(), u)
+    rank = int(torch.linalg.matrix_rank(matrix))
+    z[0] *= 100  # the two videos of the batch end after different numbers of steps
+    for epsilon in (0.5, 0.05):
+        left = matrix.T @ matrix + epsilon * torch.eye(matrix.shape[1])
+        right = y.flatten(1) @ matrix + epsilon * z.flatten(1)
+        expected = torch.linalg.solve(left, right.T).T
+        u = ConjugateGradientStep(rank + 2, epsilon)(z, y, physics, L2())
+        torch.testing.assert_close(u.flatten(1), expected, atol=1e-5, rtol=0)
+    # Without the second term: the nearest point, and it is not left again.
+    misfit = y.flatten(1) - z.flatten(1) @ matrix.T
+    nearest = z.flatten(1) + misfit @ torch.linalg.pinv(matrix).T
+    for steps in (rank + 2, 200):
+        u = ConjugateGradientStep(steps, 0.0)(z, y, physics, L2())
+        torch.testing.assert_close(u.flatten(1), nearest, atol=1e-4, rtol=0)
+    u = ConjugateGradientStep(200, 0.0)(z.float(), y.float(), physics.float(), L2())
+    torch.testing.assert_close(u.flatten(1).double(), nearest, atol=1e-3, rtol=0)
 
 
-def difference_matrix():
-    frames = SIZE[1]
-    return dense(lambda x: torch.diff(x, dim=2), SIZE), frames
+def test_primal_dual_step_ends_at_the_minimum():
+    # Of a problem with one minimum: every frame measured, two frames. The temporal
+    # difference of the minimiser shrinks by 2 lambda, or to zero.
+    physics = TemporalBlur((1, 2, 1, 1), kernel_size=1, dtype=torch.float64)
+    y = torch.tensor([0.2, 0.9], dtype=torch.float64).view(1, 1, 2, 1, 1)
+    for lam, expected in ((0.1, [0.25, 0.85]), (1.0, [0.55, 0.55])):
+        step = PrimalDualTVStep(200, lam, tau=0.4, sigma=0.4)  # half acts on [0, 1]
+        u = step(rand(1, 1, 2, 1, 1), y, physics, L2())
+        torch.testing.assert_close(
+            u.flatten(), torch.tensor(expected, dtype=torch.float64)
+        )
 
 
-def test_primal_dual_step_by_transcription():
-    # On [-1, 1], as published; the package works on [0, 1].
+@pytest.mark.parametrize(
+    "step",
+    [ConjugateGradientStep(3), PrimalDualTVStep(30, 1e-2), AdamTVStep(4, 1e-3, 0.02)],
+)
+def test_the_published_steps_do_not_know_black(step):
+    # A constant more in the video and its measurement is a constant more in the result;
+    # for pulls towards black it is not. These operators map constants to themselves.
     physics, y, z = setting()
-    matrix = dense(physics.A, SIZE)
-    d, _ = difference_matrix()
-    lam, tau, sigma = 0.05, 0.25, 0.25
-    u, target = 2 * z.flatten() - 1, 2 * y.flatten() - matrix.sum(1)
-    p = torch.zeros(len(d), dtype=torch.float64)
-    for _ in range(30):
-        new = u - tau * (matrix.T @ (matrix @ u - target) + d.T @ p)
-        p = (p + sigma * d @ (2 * new - u)).clamp(-lam, lam)
-        u = new
-    result = PrimalDualTVStep(30, lam)(z, y, physics, L2())
-    torch.testing.assert_close(2 * result.flatten() - 1, u)
+    u = step(z, y, physics, L2())
+    lifted = step(z + 0.3, y + 0.3, physics, L2())
+    torch.testing.assert_close(lifted, u + 0.3, atol=1e-9, rtol=0)
 
 
-def test_adam_step_by_transcription():
-    physics, y, z = setting()
-    matrix = dense(physics.A, SIZE)
-    u = (2 * z - 1).requires_grad_()
-    target = 2 * y.flatten() - matrix.sum(1)
-    optimizer = torch.optim.Adam([u], lr=0.02)
-    for _ in range(10):
-        optimizer.zero_grad()
-        variation = 0
-        pad = torch.nn.functional.pad
-        t = pad(torch.diff(u, dim=2), (0, 0, 0, 0, 0, 1))
-        h = pad(torch.diff(u, dim=3), (0, 0, 0, 1))
-        w = pad(torch.diff(u, dim=4), (0, 1))
-        variation = (t**2 + h**2 + w**2 + 1e-4).sqrt().sum()
-        loss = 0.5 * (matrix @ u.flatten() - target).square().sum() + 1e-3 * variation
-        loss.backward()
-        optimizer.step()
+class Watched(TemporalBlur):
+    r"""Identity that keeps the videos it is applied to."""
+
+    def __init__(self):
+        super().__init__((1, 2, 1, 1), kernel_size=1, dtype=torch.float64)
+        self.seen = []
+
+    def A(self, x, **kwargs):
+        self.seen.append(x.detach().clone())
+        return super().A(x, **kwargs)
+
+
+def test_what_a_schedule_that_clamps_projects():
+    f_step, interval = LVTINOIteration().f_step, (0.4, 0.6)
+    z = torch.tensor([0.1, 0.95], dtype=torch.float64).view(1, 1, 2, 1, 1)
+
+    def outside(u: Tensor) -> bool:
+        return bool((u < 0.4).any() | (u > 0.6).any())
+
+    for step, result, on_the_way in (
+        (PrimalDualTVStep(5, 1e-3), False, True),
+        (ConjugateGradientStep(1), True, None),
+        (AdamTVStep(5, 1e-3, 0.01), False, False),
+        (GammaStep(0.1), False, None),
+    ):
+        physics = Watched()
+        u, _ = f_step(z, L2(), step, z, physics, interval)
+        assert outside(u) == result, step
+        if on_the_way is not None:  # the video that comes first is the one given
+            assert any(map(outside, physics.seen[1:])) == on_the_way, step
+        free, _ = f_step(z, L2(), step, z, physics, None)
+        assert outside(free), step
+    own = AdamTVStep(5, 1e-3, 0.01, clamp=(0.0, 0.5))
+    assert own.within(interval) is own
+    assert float(own(z, z, Watched(), L2()).max()) == 0.5
+
+
+def test_one_adam_step_moves_by_its_rate():
+    # Adam's first step is the rate times the sign of the slope, whatever its size,
+    # unless the slope is as small as the 1e-8 that Adam adds: then less, by the slope of
+    # the loss on [-1, 1], which here is lambda = 1e-8 at every difference.
+    z = torch.tensor([0.2, 0.9], dtype=torch.float64).view(1, 1, 2, 1, 1)
+    y = torch.tensor([0.5, 0.5], dtype=torch.float64).view(1, 1, 2, 1, 1)
     with torch.no_grad():  # as inside of the solver
-        result = AdamTVStep(10, lam=1e-3, learning_rate=0.02)(z, y, physics, L2())
-    torch.testing.assert_close(2 * result - 1, u.detach(), atol=1e-6, rtol=1e-6)
-    assert not result.requires_grad
+        u = AdamTVStep(1, 1e-9, 0.02)(z, y, Watched(), L2())
+        half = AdamTVStep(1, 1e-8, 0.02)(z, z, Watched(), L2())
+    moved = torch.tensor([0.01, -0.01], dtype=torch.float64)
+    torch.testing.assert_close((u - z).flatten(), moved, atol=1e-8, rtol=0)
+    torch.testing.assert_close((half - z).flatten(), moved / 2, atol=1e-6, rtol=0)
+    assert not u.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (lambda: ConjugateGradientStep(0), "`num_steps` must be positive"),
+        (lambda: ConjugateGradientStep(3, -1.0), "`epsilon` must be 0 or positive"),
+        (lambda: PrimalDualTVStep(3, lam=0.0), "`lam` must be positive"),
+        (lambda: PrimalDualTVStep(3, 0.1, tau=-1.0), "`tau` must be positive"),
+        (lambda: AdamTVStep(3, 0.1, 0.0), "`learning_rate` must be positive"),
+        (lambda: AdamTVStep(3, 0.1, 0.1, clamp=(1, 0)), "`clamp` must be an interval"),
+        (lambda: Schedule([Sweep()], init_clamp=(1, 0)), "`init_clamp` must be an"),
+    ],
+)
+def test_wrong_steps(step, message):
+    with pytest.raises(ValueError, match=message):
+        step()
 
 
 def test_steps_leave_their_input_alone():

@@ -10,7 +10,7 @@ from deepinv.loss.metric import Metric
 from torch import Tensor
 
 from deepinv_lvtino.metrics._checks import Clamp, check_pair, clamped
-from deepinv_lvtino.optim.schedule import check_clamp
+from deepinv_lvtino.utils import check_clamp
 
 
 class FrameMetric(Metric):

@@ -22,7 +22,7 @@ from deepinv_lvtino.metrics._checks import (
     clamped,
     need_reference,
 )
-from deepinv_lvtino.optim.schedule import check_clamp
+from deepinv_lvtino.utils import check_clamp
 
 #: Frames of the windows that motion is tracked in, and their side in pixels.
 WINDOW, SIDE = 16, 256

@@ -16,7 +16,7 @@ from deepinv_lvtino.metrics._checks import (
     clamped,
     need_reference,
 )
-from deepinv_lvtino.optim.schedule import check_clamp
+from deepinv_lvtino.utils import check_clamp
 
 Flow = Callable[[Tensor, Tensor], Tensor]
 

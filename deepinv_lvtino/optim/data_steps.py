@@ -10,13 +10,12 @@ exist for :meth:`Schedule.published`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from deepinv.optim import DataFidelity
 from deepinv.optim.data_fidelity import L2
-from deepinv.optim.linear import conjugate_gradient
 from deepinv.physics import Physics
 from torch import Tensor
 
@@ -27,14 +26,33 @@ from deepinv_lvtino.optim.variation import (
     Variation,
     difference_adjoint,
 )
-from deepinv_lvtino.utils import check_positive
+from deepinv_lvtino.utils import check_clamp, check_positive
+
+#: An interval of pixel values, or no projection.
+Interval = tuple[float, float] | None
 
 
 class DataStep(ABC):
-    r"""A map :math:`(z, y) \mapsto u` that pulls a video towards the measurement."""
+    r"""
+    A map :math:`(z, y) \mapsto u` that pulls a video towards the measurement.
+
+    The interval that videos are projected to is the schedule's (``clamp``). A step says
+    what of it is projected: its result (``clamped = True``, the default) or nothing
+    (``clamped = False``); what is projected in between, :meth:`within` tells it.
+    """
 
     #: Whether a schedule that clamps also clamps the result of this step.
     clamped = True
+
+    def within(self, interval: Interval) -> DataStep:
+        r"""
+        This step under a schedule that clamps.
+
+        :param tuple[float, float] interval: the interval of the schedule, or ``None``.
+        :return: (:class:`DataStep`) the step; another one where iterates inside of it are
+            projected too (:class:`AdamTVStep`).
+        """
+        return self
 
     @abstractmethod
     def __call__(
@@ -185,29 +203,67 @@ class GammaStep(DataStep):
 @dataclass(frozen=True)
 class ConjugateGradientStep(DataStep):
     r"""
-    A few conjugate-gradient steps on :math:`(A^{\top} A + \epsilon I) u = A^{\top} y`.
+    A few conjugate-gradient steps on a nearly plain least-squares problem.
 
-    They start at :math:`z`, and the early stop stands in for the quadratic term.
+    .. math::
 
-    :param int num_steps: number of steps.
-    :param float epsilon: :math:`\epsilon`.
+        (A^{\top} A + \epsilon I) \, u = A^{\top} y + \epsilon z
+
+    They start at :math:`z`. For :math:`\epsilon > 0` their limit is the proximal step of
+    weight :math:`1 / \epsilon`; for :math:`\epsilon = 0` it is the point nearest to
+    :math:`z` that explains the measurement best. The result is not projected.
+
+    A video of the batch is left alone once the norm of its residual is below ``tol``, or
+    below what the precision can give: further steps would follow rounding errors, which
+    :math:`A` does not see.
+
+    :param int num_steps: number of steps, at most.
+    :param float epsilon: :math:`\epsilon`, 0 or positive.
+    :param float tol: norm of the residual for videos in [-1, 1], as published.
+    :raises ValueError: if ``num_steps`` or ``tol`` is not positive, or ``epsilon`` is
+        negative.
     """
 
     num_steps: int
     epsilon: float = 1e-6
+    tol: float = 1e-6
     clamped = False
+
+    def __post_init__(self) -> None:
+        check_positive("num_steps", self.num_steps)
+        check_positive("tol", self.tol)
+        if not 0 <= self.epsilon < float("inf"):
+            msg = f"`epsilon` must be 0 or positive, and finite; got {self.epsilon}."
+            raise ValueError(msg)
 
     def __call__(
         self, z: Tensor, y: Tensor, physics: Physics, data_fidelity: DataFidelity
     ) -> Tensor:
-        return conjugate_gradient(
-            lambda u: physics.A_adjoint_A(u) + self.epsilon * u,
-            physics.A_adjoint(y),
-            max_iter=self.num_steps,
-            tol=0.0,
-            eps=torch.finfo(z.dtype).tiny,
-            init=z,
-        )
+        def system(u: Tensor) -> Tensor:
+            return physics.A_adjoint_A(u) + self.epsilon * u
+
+        target = physics.A_adjoint(y) + self.epsilon * z
+        precision = torch.finfo(z.dtype).eps ** 2 * _energy(target)
+        least = precision.clamp(min=(self.tol / 2) ** 2)
+        u, residual = z, target - system(z)
+        direction, energy = residual, _energy(residual)
+        for _ in range(self.num_steps):
+            active = energy > least
+            if not bool(active.any()):
+                break
+            image = system(direction)
+            slope = (direction * image).flatten(1).sum(1).reshape_as(energy)
+            step = torch.where(active, energy / slope, 0.0)
+            u = u + step * direction
+            residual = residual - step * image
+            before, energy = energy, _energy(residual)
+            direction = residual + torch.where(active, energy / before, 0.0) * direction
+        return u
+
+
+def _energy(x: Tensor) -> Tensor:
+    """Squared norm of every video of a batch, shape ``(B, 1, ...)``."""
+    return x.flatten(1).square().sum(1).reshape(-1, *[1] * (x.ndim - 1))
 
 
 @dataclass(frozen=True)
@@ -215,35 +271,56 @@ class PrimalDualTVStep(DataStep):
     r"""
     A few primal-dual steps on :math:`\frac12 \|A u - y\|^2 + \lambda \|D_t u\|_1`.
 
-    :math:`D_t` is the temporal difference. The iteration is that of Condat and Vu,
-    started at :math:`z` with zero dual variable; there is no quadratic term, and the early
-    stop stands in for it.
+    :math:`D_t` is the temporal difference. The iteration is that of
+    :footcite:t:`chambolle2011first` with two dual variables, one for :math:`A u` and one
+    for :math:`D_t u`, both updated at the extrapolated point :math:`\bar u`:
+
+    .. math::
+
+        q &\leftarrow \frac{q + \sigma (A \bar u - y)}{1 + \sigma}, \qquad
+        p \leftarrow \operatorname{clip}_{[-\lambda, \lambda]}
+        (p + \sigma D_t \bar u), \\
+        u^+ &= u - \tau (A^{\top} q + D_t^{\top} p), \qquad
+        \bar u = 2 u^+ - u.
+
+    It starts at :math:`u = \bar u = z` with zero dual variables; there is no quadratic
+    term, and the early stop stands in for it.
 
     :param int num_steps: number of steps.
     :param float lam: :math:`\lambda` for videos in [-1, 1], as published (half of it acts
         on videos in [0, 1]).
-    :param float tau: primal step.
-    :param float sigma: dual step.
+    :param float tau: primal step :math:`\tau`.
+    :param float sigma: dual step :math:`\sigma`; the iteration converges for
+        :math:`\tau \sigma (\|A\|^2 + 4) \le 1`.
+    :raises ValueError: if an argument is not positive.
+
+    |sep|
+
+    .. footbibliography::
     """
 
     num_steps: int
     lam: float
     tau: float = 0.25
     sigma: float = 0.25
-    clamped = False
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "lam", "tau", "sigma"):
+            check_positive(name, getattr(self, name))
 
     def __call__(
         self, z: Tensor, y: Tensor, physics: Physics, data_fidelity: DataFidelity
     ) -> Tensor:
         bound = self.lam / 2
-        target = physics.A_adjoint(y)
-        u, dual = z, torch.zeros_like(z[:, :, 1:])
+        u = ahead = z
+        misfit, slope = 0.0 * y, torch.zeros_like(z[:, :, 1:])
         for _ in range(self.num_steps):
-            gradient = physics.A_adjoint_A(u) - target + difference_adjoint(dual, 2)
-            new = u - self.tau * gradient
-            dual = dual + self.sigma * torch.diff(2 * new - u, dim=2)
-            dual = dual.clamp_(-bound, bound)
-            u = new
+            misfit = (misfit + self.sigma * (physics.A(ahead) - y)) / (1 + self.sigma)
+            slope = slope + self.sigma * torch.diff(ahead, dim=2)
+            slope = slope.clamp_(-bound, bound)
+            pull = physics.A_adjoint(misfit) + difference_adjoint(slope, 2)
+            new = u - self.tau * pull
+            u, ahead = new, 2 * new - u
         return u
 
 
@@ -254,19 +331,31 @@ class AdamTVStep(DataStep):
 
     The total variation is isotropic over time, height and width, smoothed as
     :math:`\sqrt{|\nabla u|^2 + \epsilon^2}`; differentiation is automatic, through the
-    physics only.
+    physics only. The steps are those that Adam takes on videos in [-1, 1], with its
+    defaults there. A schedule that clamps projects the video after every one of them.
 
     :param int num_steps: number of steps.
     :param float lam: :math:`\lambda` for videos in [-1, 1], as published.
     :param float learning_rate: Adam's step for videos in [-1, 1], as published.
     :param float smoothing: :math:`\epsilon` for videos in [-1, 1], as published.
+    :param tuple[float, float] clamp: interval that the video is projected to after every
+        step; that of the schedule by default.
+    :raises ValueError: if a number is not positive, or ``clamp`` is not an interval.
     """
 
     num_steps: int
     lam: float
     learning_rate: float
     smoothing: float = 1e-2
-    clamped = False
+    clamp: Interval = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "lam", "learning_rate", "smoothing"):
+            check_positive(name, getattr(self, name))
+        check_clamp(self.clamp)
+
+    def within(self, interval: Interval) -> AdamTVStep:
+        return self if self.clamp is not None else replace(self, clamp=interval)
 
     def __call__(
         self, z: Tensor, y: Tensor, physics: Physics, data_fidelity: DataFidelity
@@ -278,6 +367,11 @@ class AdamTVStep(DataStep):
             for _ in range(self.num_steps):
                 optimizer.zero_grad()
                 data = 0.5 * (physics.A(u) - y).square().sum()
-                (data + self.lam / 2 * variation(u).sum()).backward()
+                # Twice: the slope that Adam, which adds a small number to its size, is
+                # given is that of the loss for videos in [-1, 1].
+                (2 * (data + self.lam / 2 * variation(u).sum())).backward()
                 optimizer.step()
+                if self.clamp is not None:
+                    with torch.no_grad():
+                        u.clamp_(*self.clamp)
         return u.detach()

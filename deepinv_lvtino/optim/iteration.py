@@ -11,12 +11,12 @@ from deepinv.physics import Physics
 from torch import Tensor
 
 from deepinv_lvtino.models._memory import with_room
-from deepinv_lvtino.optim.data_steps import DataStep
+from deepinv_lvtino.optim.data_steps import DataStep, Interval
 from deepinv_lvtino.optim.noise import global_noise
 from deepinv_lvtino.optim.priors import ProductOfExperts, SAEPrior
 from deepinv_lvtino.optim.schedule import Sweep
 
-_Interval = tuple[float, float] | None
+Callback = Callable[[str, Tensor], None]
 
 
 class LVTINOIteration(OptimIterator):
@@ -55,13 +55,15 @@ class LVTINOIteration(OptimIterator):
         physics: Physics,
         *args: Any,
         noise_source: Callable[[str, Tensor], Tensor] = global_noise,
+        callback: Callback | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         r"""
         Run one sweep.
 
         :param dict X: current iterate ``{"est": (x, state), "cost": None}``, with the state
-            of the data steps (a dual variable, or ``None``); it may be missing.
+            of the data steps (a dual variable, or ``None``); it may be missing. A start may
+            also hold ``"first_sweep"``: sweeps before that one are passed over.
         :param deepinv.optim.DataFidelity cur_data_fidelity: data fidelity :math:`g_y`.
         :param ProductOfExperts cur_prior: the priors.
         :param dict cur_params: ``"sweep"`` (:class:`Sweep`), ``"index"`` (number of the
@@ -70,18 +72,26 @@ class LVTINOIteration(OptimIterator):
         :param deepinv.physics.Physics physics: measurement operator.
         :param Callable noise_source: ``(label, like)`` to standard normal noise, called
             with ``"k0/video"``, ``"k0/image"``, ``"k1/video"``, …
+        :param Callable callback: ``(label, x)``, called with every video of the sweep, see
+            :meth:`LVTINO.forward`.
         :return: (dict) next iterate.
         """
+        index, first = cur_params["index"], X.get("first_sweep", 0)
+        if index < first:
+            return X
+        tell = callback if callback is not None else _ignore
         x, state = X["est"] if len(X["est"]) == 2 else (X["est"][0], None)
         sweep: Sweep = cur_params["sweep"]
-        clamp: _Interval = cur_params["clamp"]
+        clamp: Interval = cur_params["clamp"]
+        if index == first:
+            tell("start", x)
         for name, expert, half in (
             ("video", cur_prior.video, sweep.video),
             ("image", cur_prior.image, sweep.image),
         ):
             if half is None:
                 continue
-            label = f"k{cur_params['index']}/{name}"
+            label = f"k{index}/{name}"
             x = self.g_step(
                 x,
                 expert,
@@ -89,10 +99,12 @@ class LVTINOIteration(OptimIterator):
                 lambda like, label=label: noise_source(label, like),
                 clamp,
             )
+            tell(f"{label}/prior", x)
             if half.data_step is not None:
                 x, state = self.f_step(
                     x, cur_data_fidelity, half.data_step, y, physics, clamp, state
                 )
+                tell(f"{label}/data", x)
         return {"est": (x, state), "cost": None}
 
 
@@ -105,7 +117,7 @@ class gStepLVTINO(gStep):
         cur_prior: SAEPrior,
         time: float,
         noise: Callable[[Tensor], Tensor],
-        clamp: _Interval = None,
+        clamp: Interval = None,
     ) -> Tensor:
         r"""
         Apply one expert.
@@ -133,7 +145,7 @@ class fStepLVTINO(fStep):
         data_step: DataStep,
         y: Tensor,
         physics: Physics,
-        clamp: _Interval = None,
+        clamp: Interval = None,
         state: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         r"""
@@ -144,13 +156,14 @@ class fStepLVTINO(fStep):
         :param DataStep data_step: the step, with its numbers.
         :param torch.Tensor y: measurement.
         :param deepinv.physics.Physics physics: measurement operator.
-        :param tuple[float, float] clamp: interval the result is projected to if the step
-            is of a kind that is projected, or ``None``.
+        :param tuple[float, float] clamp: interval that the step projects to, its result or
+            what its kind says (see :class:`DataStep`), or ``None``.
         :param torch.Tensor state: state of the data steps, see :meth:`DataStep.advance`.
         :return: (tuple) video, shape of ``x``, and new state.
         :raises OutOfMemory: if the memory does not suffice, even once the networks that
             may leave the device have done so.
         """
+        data_step = data_step.within(clamp)
         settings = {"a smaller video": "fewer frames or pixels"}
         if x.device.type != "cpu":
             settings = {"`offload=True`": "no network stays on the device"} | settings
@@ -163,5 +176,9 @@ class fStepLVTINO(fStep):
         return (_project(u, clamp) if data_step.clamped else u), state
 
 
-def _project(x: Tensor, interval: _Interval) -> Tensor:
+def _project(x: Tensor, interval: Interval) -> Tensor:
     return x if interval is None else x.clamp(*interval)
+
+
+def _ignore(label: str, x: Tensor) -> None:
+    """Callback of a run that nobody watches."""

@@ -23,7 +23,7 @@ from deepinv_lvtino.models import (
 )
 from deepinv_lvtino.optim.data_fidelity import GaussianLikelihood
 from deepinv_lvtino.optim.data_steps import ProximalStep, VariationStep
-from deepinv_lvtino.optim.iteration import LVTINOIteration
+from deepinv_lvtino.optim.iteration import Callback, LVTINOIteration
 from deepinv_lvtino.optim.noise import SeededNoise, global_noise
 from deepinv_lvtino.optim.priors import ProductOfExperts
 from deepinv_lvtino.optim.prox_tv import as_variation
@@ -31,13 +31,12 @@ from deepinv_lvtino.optim.schedule import (
     CalibratedSchedule,
     Schedule,
     Sweep,
-    check_clamp,
     check_eta,
 )
 from deepinv_lvtino.optim.starts import STARTS
 from deepinv_lvtino.optim.variation import Variation
 from deepinv_lvtino.physics import JPEGCompression, SeparableVideoPhysics
-from deepinv_lvtino.utils import check_video
+from deepinv_lvtino.utils import check_clamp, check_video
 
 NoiseSource = Callable[[str, Tensor], Tensor]
 Init = str | Tensor | Callable[[Tensor, Physics], Any]
@@ -95,8 +94,9 @@ class LVTINO(BaseOptim):
     :param Callable noise_source: ``(label, like)`` to standard normal noise, for every
         draw (``"k0/video"``, ``"k0/image"``, …), so that a run can be replayed exactly.
     :param int seed: seed of every call; by default PyTorch's global generator is used.
-    :param tuple[float, float] clamp: interval that intermediate videos are projected to;
-        the schedule's by default (none for a calibrated one).
+    :param tuple[float, float] clamp: interval that the start and intermediate videos are
+        projected to; the schedule's by default (none for a calibrated one, and the
+        published ones have another for the start).
     :param dict custom_metrics: DeepInverse metrics to follow over the sweeps.
     :param Callable get_output: ``{"est": (x,)}`` to output; the video by default.
     :param bool verbose: print what DeepInverse's loop prints.
@@ -178,12 +178,16 @@ class LVTINO(BaseOptim):
             )
         if not final_data_step:
             sweeps = (*sweeps[:-1], _without_last_data_step(sweeps[-1]))
+        start_clamp = clamp
+        if clamp is None:
+            clamp, start_clamp = schedule.clamp, schedule.init_clamp or schedule.clamp
         super().__init__(
             LVTINOIteration(),
             params_algo={
                 "sweep": list(sweeps),
                 "index": list(range(len(sweeps))),
-                "clamp": [schedule.clamp if clamp is None else clamp],
+                "clamp": [clamp],
+                "init_clamp": [start_clamp],
             },
             data_fidelity=(
                 GaussianLikelihood() if data_fidelity is None else data_fidelity
@@ -225,6 +229,8 @@ class LVTINO(BaseOptim):
         *,
         seed: int | None = None,
         noise_source: NoiseSource | None = None,
+        first_sweep: int = 0,
+        callback: Callback | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Any]]:
         r"""
         Draw one posterior sample.
@@ -238,17 +244,29 @@ class LVTINO(BaseOptim):
         :param bool compute_metrics: also return the metrics of every sweep.
         :param int seed: seed of this run; the solver's by default.
         :param Callable noise_source: noise of this run; the solver's by default.
+        :param int first_sweep: go on with this sweep, counted from 0, from the iterate
+            :math:`x_k` given as ``init``, which is taken as it is (a start is projected to
+            the interval that the schedule has for it). Its noise has the same labels as
+            in a whole run; metrics repeat the first value for the sweeps passed over.
+        :param Callable callback: ``(label, x)``, called with the start (``"start"``) and,
+            in each sweep :math:`k`, with :math:`x_{k+1/4}` (``"k0/video/prior"``),
+            :math:`x_{k+1/2}` (``"k0/video/data"``), :math:`x_{k+3/4}`
+            (``"k0/image/prior"``) and :math:`x_{k+1}` (``"k0/image/data"``), those that
+            the sweep has. The video is not a copy: do not change it in place.
         :return: (:class:`torch.Tensor`) video, shape ``(B, C, T, H, W)``, not projected to
             [0, 1]; with ``compute_metrics`` also the dictionary of metrics.
         :raises TypeError: if ``y`` is not a floating-point tensor of the operator's dtype.
         :raises ValueError: if ``y`` does not fit the operator (shape, device), holds NaN
-            or infinity, or the noise level is not known.
+            or infinity, or the noise level is not known; or ``first_sweep`` is not the
+            number of a sweep, or has no iterate to go on from.
         :raises NotImplementedError: if the operator has no proximal step, and a data step
             of the schedule is one.
         """
         self._check_call(y, physics)
         if isinstance(init, dict):
             init = dict(init)  # DeepInverse writes the cost into it
+        if first_sweep != 0:
+            init = self._resumed(init, first_sweep)
         return super().forward(
             y,
             physics,
@@ -256,6 +274,7 @@ class LVTINO(BaseOptim):
             x_gt=x_gt,
             compute_metrics=compute_metrics,
             noise_source=self._noise(seed, noise_source),
+            callback=callback,
         )
 
     def sample(
@@ -282,7 +301,8 @@ class LVTINO(BaseOptim):
         :param int seed: seed of the whole series; the solver's by default.
         :param Callable noise_source: noise of the whole series, labels ``"s0/k0/video"``,
             …, ``"s1/k0/video"``, …; the solver's by default.
-        :param Callable callback: called with the number and the video of every sample.
+        :param Callable callback: called with the number and the video of every sample (for
+            the videos on the way to one, see :meth:`forward`).
         :return: (tuple[torch.Tensor, torch.Tensor]) mean and unbiased variance, shape
             ``(B, C, T, H, W)`` each; the variance of one sample is zero.
         :raises ValueError: if ``num_samples`` is not positive, or as in :meth:`forward`.
@@ -354,10 +374,30 @@ class LVTINO(BaseOptim):
                     "the physics of this measurement."
                 )
                 raise ValueError(msg)
-        clamp = self.update_params_fn(0)["clamp"]
-        if clamp is not None:
+        clamp = self.update_params_fn(0)["init_clamp"]
+        if clamp is not None and "first_sweep" not in X:
             X["est"] = (x.clamp(*clamp), *X["est"][1:])
         return X
+
+    def _resumed(self, init: Any, first_sweep: int) -> dict[str, Any]:
+        """The iterate that a run goes on from, with the number of its sweep."""
+        count = self.max_iter
+        if int(first_sweep) != first_sweep or not 0 < first_sweep < count:
+            msg = (
+                f"`first_sweep` must be a whole number from 0 to {count - 1}, as there are "
+                f"{count} sweeps; got {first_sweep}."
+            )
+            raise ValueError(msg)
+        if isinstance(init, Tensor):
+            init = (init,)
+        if not isinstance(init, (dict, tuple)):
+            msg = (
+                f"`first_sweep`={first_sweep} goes on from an iterate: give that video as "
+                f"`init` of the call; got {init!r}."
+            )
+            raise ValueError(msg)
+        X = init if isinstance(init, dict) else {"est": init}
+        return X | {"first_sweep": int(first_sweep)}
 
     def _noise(self, seed: int | None, noise_source: NoiseSource | None) -> NoiseSource:
         """Noise of one call: what the call says, else what the solver says."""

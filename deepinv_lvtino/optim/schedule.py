@@ -18,7 +18,7 @@ from deepinv_lvtino.optim.data_steps import (
 )
 from deepinv_lvtino.optim.landweber import LandweberStep
 from deepinv_lvtino.physics.problems import PROBLEMS
-from deepinv_lvtino.utils import check_positive
+from deepinv_lvtino.utils import check_clamp, check_positive
 
 #: Weight of the video prior when both priors are used and nothing is said.
 DEFAULT_ETA = 0.5
@@ -84,6 +84,8 @@ class Schedule:
         :data:`deepinv_lvtino.optim.STARTS`.
     :param tuple[float, float] clamp: interval that intermediate videos are projected to,
         or ``None`` for no projection (the default: projections bias the sampler).
+    :param tuple[float, float] init_clamp: interval that the start is projected to, if it
+        is another one; by default ``clamp``.
     :raises ValueError: if there is no sweep, or a sweep does nothing.
 
     |sep|
@@ -98,9 +100,11 @@ class Schedule:
     sweeps: Sequence[Sweep]
     init: str = "pinv"
     clamp: tuple[float, float] | None = None
+    init_clamp: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         check_clamp(self.clamp)
+        check_clamp(self.init_clamp, "init_clamp")
         object.__setattr__(self, "sweeps", tuple(self.sweeps))
         if not self.sweeps or any(
             sweep.video is None and sweep.image is None for sweep in self.sweeps
@@ -158,6 +162,7 @@ class Schedule:
         *,
         init: str = "pinv",
         clamp: tuple[float, float] | None = None,
+        init_clamp: tuple[float, float] | None = None,
     ) -> Schedule:
         r"""
         Schedule from lists, one entry per sweep.
@@ -170,6 +175,7 @@ class Schedule:
         :param Sequence[float | DataStep] image_steps: data steps that follow them.
         :param str init: see the class.
         :param tuple[float, float] clamp: see the class.
+        :param tuple[float, float] init_clamp: see the class.
         :return: (:class:`Schedule`) the schedule.
         :raises ValueError: if lengths disagree, or a step is not positive.
 
@@ -194,6 +200,7 @@ class Schedule:
             ],
             init=init,
             clamp=clamp,
+            init_clamp=init_clamp,
         )
 
     @classmethod
@@ -224,7 +231,7 @@ class Schedule:
         :param float eta: weight :math:`\eta` of the video prior, in [0, 1]; 1/2 by default.
             With one model alone it is 1 (video) or 0 (image).
         :param int num_steps: number of sweeps; 5 by default, or as many as ``delta`` has.
-        :param options: ``init`` and ``clamp``, as in the constructor.
+        :param options: ``init``, ``clamp`` and ``init_clamp``, as in the constructor.
         :return: (:class:`CalibratedSchedule`) the schedule.
         :raises ValueError: if an argument is out of range, or lengths disagree.
         """
@@ -335,6 +342,7 @@ class CalibratedSchedule(Schedule):
 
     def __post_init__(self) -> None:
         check_clamp(self.clamp)
+        check_clamp(self.init_clamp, "init_clamp")
         if self.sweeps:
             msg = (
                 "`sweeps` of a calibrated schedule follow from `delta`; leave them out."
@@ -408,20 +416,6 @@ def check_num_steps(num_steps: int | None) -> None:
         raise ValueError(msg)
 
 
-def check_clamp(clamp: tuple[float, float] | None) -> None:
-    r"""
-    Check an interval to project to.
-
-    :param tuple[float, float] clamp: interval, or ``None``.
-    :raises ValueError: if it is neither.
-    """
-    if clamp is None:
-        return
-    if not isinstance(clamp, Sequence) or len(clamp) != 2 or not clamp[0] < clamp[1]:
-        msg = f"`clamp` must be an interval (low, high) or None; got {clamp}."
-        raise ValueError(msg)
-
-
 def _calibrated_half(
     model: ConsistencyModel | None, stepsize: float
 ) -> HalfStep | None:
@@ -471,11 +465,12 @@ _IMAGE_TIMES = (374, 249, 124, 124)
 _PUBLISHED: dict[str, Schedule] = {
     "A": Schedule.explicit(
         _VIDEO_TIMES,
-        [PrimalDualTVStep(200, lam=2.873789e-4)] * 5,
+        [PrimalDualTVStep(200, lam=0.0002873789)] * 5,
         _IMAGE_TIMES,
-        [ConjugateGradientStep(19)] * 4,
+        [ConjugateGradientStep(19, epsilon=1e-6)] * 4,
         init="prox",
         clamp=(0.0, 1.0),
+        init_clamp=(-1.0, 1.0),
     ),
     "B": Schedule.explicit(
         _VIDEO_TIMES,
@@ -484,14 +479,16 @@ _PUBLISHED: dict[str, Schedule] = {
         [GammaStep(16868.0)] * 2 + [GammaStep(2721.0)] * 2,
         init="prox",
         clamp=(0.0, 1.0),
+        init_clamp=(-1.0, 1.0),
     ),
     "C": Schedule.explicit(
         _VIDEO_TIMES[:3],
-        [AdamTVStep(55, lam=6.1785e-7, learning_rate=0.019848)]
-        + [AdamTVStep(55, lam=1.5583e-6, learning_rate=0.019848)] * 2,
+        [AdamTVStep(55, lam=6.178523568938361e-07, learning_rate=0.019848)]
+        + [AdamTVStep(55, lam=1.5583416542691956e-06, learning_rate=0.019848)] * 2,
         (249, 63),
-        [ConjugateGradientStep(23)] * 2,
+        [ConjugateGradientStep(23, epsilon=0.0)] * 2,
         clamp=(0.0, 1.0),
+        init_clamp=(-1.0, 1.0),
     ),
     # Published start: as A, which JPEG has no proximal step for; its pseudo-inverse is y.
     "jpeg": Schedule.explicit(
@@ -501,6 +498,7 @@ _PUBLISHED: dict[str, Schedule] = {
         [LandweberStep(10, gamma=0.5188)] * 4,
         init="pinv",
         clamp=(0.0, 1.0),
+        init_clamp=(-1.0, 1.0),
     ),
 }
 
