@@ -21,6 +21,9 @@ def encode_file(
     fps: Fraction,
     crf: int,
     lossless: bool,
+    *,
+    subsample: bool = True,
+    x264: str = "",
 ) -> None:
     r"""
     Encode frames; see :func:`deepinv_lvtino.datasets.write_video` for what is written.
@@ -31,6 +34,8 @@ def encode_file(
     :param fractions.Fraction fps: frames per second.
     :param int crf: quality from 0 (best) to 51.
     :param bool lossless: whether to keep the 8-bit RGB values.
+    :param bool subsample: whether colour may be stored at half the resolution.
+    :param str x264: further settings of libx264, which is then needed.
     :raises ValueError: if this build of PyAV has no encoder for it, or no file can hold
         the frame rate.
     """
@@ -44,7 +49,13 @@ def encode_file(
         raise ValueError(msg)
 
     height, width = size
-    codec, pixels, options = _codec(path.suffix, height, width, crf, lossless)
+    even = subsample and height % 2 == 0 and width % 2 == 0
+    codec, pixels, options = _codec(path.suffix, even, crf, lossless)
+    if x264:
+        if codec != "libx264":
+            msg = "`path`: this needs PyAV with libx264. Install PyAV's own wheel."
+            raise ValueError(msg)
+        options = {**options, "x264-params": x264}
     rgb = not pixels.startswith("yuv")
     # absolute, as what stands before a colon would else be a protocol
     with av.open(str(path.absolute()), "w") as container:
@@ -75,11 +86,10 @@ def _tag(target: Any, rgb: bool) -> None:
 
 
 def _codec(
-    suffix: str, height: int, width: int, crf: int, lossless: bool
+    suffix: str, even: bool, crf: int, lossless: bool
 ) -> tuple[str, str, dict[str, str]]:
     import av
 
-    even = height % 2 == 0 and width % 2 == 0
     suffix = suffix.lower()
     # AVI has no presentation times, so no reordered frames
     order = {"bf": "0"} if suffix == ".avi" else {}

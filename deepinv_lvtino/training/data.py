@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepinv_lvtino.training.pool import read_pool
+
 
 class PoolClips:
     r"""
@@ -17,8 +19,8 @@ class PoolClips:
     Each crop is mirrored, transposed and reversed in time at random, and its brightness
     and contrast are changed a little, so that a pool serves for many epochs.
 
-    :param pools: pools, arrays of dtype uint8 and shape ``(N, 3, T, H, W)``, or ``.npy``
-        files of such (read through memory maps).
+    :param pools: pools, arrays of dtype uint8 and shape ``(N, 3, T, H, W)``, or
+        files of such, see :func:`deepinv_lvtino.training.pool.read_pool`.
     :param int num_frames: frames of a crop.
     :param int size: height and width of a crop, in pixels.
     :param int seed: seed of the crops.
@@ -33,8 +35,7 @@ class PoolClips:
         seed: int = 0,
     ) -> None:
         self.pools = [
-            pool if isinstance(pool, np.ndarray) else np.load(pool, mmap_mode="r")
-            for pool in pools
+            pool if isinstance(pool, np.ndarray) else read_pool(pool) for pool in pools
         ]
         for pool in self.pools:
             smallest = (num_frames, size, size)

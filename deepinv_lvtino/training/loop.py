@@ -6,6 +6,8 @@ import copy
 import json
 import math
 import time
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepinv_lvtino.models.tiny import TinyConsistencyModel, TinyNetwork
+from deepinv_lvtino.models.tiny import (
+    TinyConsistencyModel,
+    TinyNetwork,
+    fast_dtype,
+)
 from deepinv_lvtino.training.data import PoolClips
 from deepinv_lvtino.training.losses import (
     NUM_STEPS,
@@ -69,7 +75,8 @@ class Trainer:
     r"""
     Trains a network in place; resumes from the checkpoint of its folder if there is one.
 
-    Convolutions in bfloat16 (autocast), weights and optimiser in float32. The folder
+    Convolutions in bfloat16 (autocast) where the hardware computes in it, weights and
+    optimiser in float32. The folder
     receives ``checkpoint.pt`` (everything needed to resume, replaced as a whole) and
     ``loss.jsonl`` (step, minutes, loss).
 
@@ -130,7 +137,7 @@ class Trainer:
                 others, lr=options.adam_rate, betas=(0.9, 0.99), weight_decay=0.0
             ),
         ]
-        self.generator = torch.Generator().manual_seed(options.seed)
+        self.generator = torch.Generator(self.device).manual_seed(options.seed)
         self.step = 0
         self.seconds = 0.0
         if self.checkpoint.exists():
@@ -148,21 +155,36 @@ class Trainer:
             return min(self.step / self.options.steps, 1.0)
         return min(self.seconds / (60 * self.options.minutes), 1.0)
 
-    def run(self, log_every: int = 50, save_every: float = 120.0) -> TinyNetwork:
+    def run(
+        self,
+        log_every: int = 50,
+        save_every: float = 120.0,
+        check: Callable[[], object] | None = None,
+        check_every: float = 600.0,
+    ) -> TinyNetwork:
         r"""
         Train to the end of the run.
 
         :param int log_every: steps between two entries of the loss curve.
         :param float save_every: seconds between two checkpoints.
+        :param Callable check: called with nothing from time to time, to measure
+            ``average``.
+        :param float check_every: seconds between two such calls.
         :return: (TinyNetwork) the moving average of the network.
         """
         start, before = time.monotonic(), self.seconds
-        saved, total, count = start, torch.zeros((), device=self.device), 0
+        saved = checked = start
+        total, count = torch.zeros((), device=self.device), 0
         live, teacher = self._compiled(self.network), self._compiled(self.teacher)
+        # where bfloat16 is only emulated it is many times slower than float32
+        dtype = fast_dtype(self.device)
+        half = dtype != torch.float32
+        batches = self._batches()
         while self.progress < 1:
-            batch = self.clips.batch(self.options.batch_size).to(self.device)
-            latent = self._encode(batch)
-            with torch.autocast(self.device.type, torch.bfloat16):
+            latent = self._encode(next(batches).to(self.device))
+            with torch.autocast(
+                self.device.type, dtype if half else None, enabled=half
+            ):
                 value = self._loss(live, teacher, latent)
             value.backward()
             nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -176,8 +198,22 @@ class Trainer:
             if now - saved > save_every:
                 self._save()
                 saved = now
+            if check is not None and now - checked > check_every:
+                check()
+                checked = time.monotonic()
+        batches.close()
         self._save()
         return self.average
+
+    def _batches(self) -> Generator[Tensor]:
+        """Batches, cut while the device computes with the one before."""
+        size = self.options.batch_size
+        with ThreadPoolExecutor(1) as executor:
+            coming = executor.submit(self.clips.batch, size)
+            while True:
+                batch = coming.result()
+                coming = executor.submit(self.clips.batch, size)
+                yield batch
 
     def _compiled(self, network: nn.Module | None) -> Any:
         if network is None or not self.options.compile:
@@ -232,6 +268,7 @@ class Trainer:
             "teacher": self.teacher.state_dict() if self.teacher else None,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "generator": self.generator.get_state(),
+            "device": self.device.type,
         }
         temporary = self.checkpoint.with_suffix(".part")
         torch.save(state, temporary)
@@ -252,7 +289,10 @@ class Trainer:
             self.teacher.load_state_dict(state["teacher"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        self.generator.set_state(state["generator"])
+        if state["device"] == self.device.type:
+            self.generator.set_state(state["generator"])
+        else:  # another kind of device has other random numbers
+            self.generator.manual_seed(self.options.seed + self.step)
         # the crops before the interruption are not drawn a second time
         self.clips.reseed(self.options.seed + self.step)
 

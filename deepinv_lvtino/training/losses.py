@@ -2,6 +2,7 @@ r"""The two losses: denoising (stage 1) and consistency distillation (stage 2)."
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -28,9 +29,10 @@ def draw_sigma(batch_size: int, generator: torch.Generator | None = None) -> Ten
     :return: (:class:`torch.Tensor`) levels, shape ``(B,)``; one in each of ``B`` equal
         parts of the range, in random order, which lowers the variance of a batch.
     """
-    low, high = torch.tensor([SIGMA_MIN, SIGMA_MAX]).log()
-    strata = torch.randperm(batch_size, generator=generator)
-    inside = torch.rand(batch_size, generator=generator)
+    device = None if generator is None else generator.device
+    low, high = math.log(SIGMA_MIN), math.log(SIGMA_MAX)
+    strata = torch.randperm(batch_size, generator=generator, device=device)
+    inside = torch.rand(batch_size, generator=generator, device=device)
     return (low + (high - low) * (strata + inside) / batch_size).exp()
 
 
@@ -62,6 +64,12 @@ def multiscale(
     return total
 
 
+def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """White noise of a tensor's shape, drawn on the generator's device."""
+    device = like.device if generator is None else generator.device
+    return torch.randn(like.shape, generator=generator, device=device).to(like.device)
+
+
 def denoising_loss(
     network: nn.Module, clean: Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
@@ -78,7 +86,7 @@ def denoising_loss(
 
     :param torch.nn.Module network: the network.
     :param torch.Tensor clean: clean latents :math:`z`, shape ``(B, 12, T, h, w)``.
-    :param torch.Generator generator: generator of noise and levels (CPU).
+    :param torch.Generator generator: generator of noise and levels, on any device.
     :return: (:class:`torch.Tensor`) loss of each clip, shape ``(B,)``.
 
     |sep|
@@ -87,7 +95,7 @@ def denoising_loss(
     """
     batch = len(clean)
     sigma = draw_sigma(batch, generator).to(clean.device)
-    noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+    noise = _normal(clean, generator)
     noisy = clean + sigma.view(-1, 1, 1, 1, 1) * noise
     estimate = precondition(network, noisy, sigma, torch.zeros_like(sigma))
     weight = (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2
@@ -136,7 +144,7 @@ def consistency_loss(
     :param torch.nn.Module teacher: the network of stage 1, frozen.
     :param torch.Tensor clean: clean latents, one for each trajectory, shape
         ``(B, 12, T, h, w)``.
-    :param torch.Generator generator: generator of noise and levels (CPU).
+    :param torch.Generator generator: generator of noise and levels, on any device.
     :param int num_steps: steps of a trajectory.
     :return: (:class:`torch.Tensor`) pseudo-Huber loss (:func:`multiscale`) of each
         point, shape ``(B * num_steps,)``.
@@ -148,7 +156,7 @@ def consistency_loss(
     shape = (-1, 1, 1, 1, 1)
     batch = len(clean)
     sigma = draw_sigma(batch, generator).to(clean.device)
-    noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+    noise = _normal(clean, generator)
     state = clean + sigma.view(shape) * noise
     last = (SIGMA_MIN / sigma) ** (1 / num_steps)
     points, levels = [], []
