@@ -13,8 +13,10 @@ from PIL import Image
 
 from deepinv_lvtino import make_problem
 from deepinv_lvtino.cli import main
+from deepinv_lvtino.cli._arguments import build_parser
 from deepinv_lvtino.cli._picture import enlarge_measurement
 from deepinv_lvtino.datasets import procedural_clip, read_video, write_video
+from deepinv_lvtino.physics.functional import ALIGNMENTS
 
 WIDTH, HEIGHT, FRAMES = 48, 32, 9
 FPS = Fraction(30000, 1001)
@@ -82,6 +84,12 @@ class TestArguments:
             main(arguments)
         assert stop.value.code == 2
         assert "error:" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("grid", ALIGNMENTS)
+    def test_all_grids_of_the_operators(self, grid):
+        for command in ("restore a.mp4 -o b.mp4", "degrade a.mp4 -o b.mp4", "demo"):
+            words = [*command.split(), "--problem", "A", "--grid", grid]
+            assert build_parser().parse_args(words).grid == grid
 
     def test_help_does_not_wait_for_torch(self):
         code = (

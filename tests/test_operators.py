@@ -83,13 +83,68 @@ def test_centre_grid_is_that_of_a_resizer(factor):
 def test_grids_sample_where_they_say(factor):
     width = 16 * factor
     ramp = torch.arange(width, dtype=torch.float64).expand(1, 1, 1, width, width)
-    for alignment, first in (("deepinv", 0.5), ("center", (factor - 1) / 2)):
+    for alignment, first in (
+        ("deepinv", 0.5),
+        ("deepinv-0.3", -0.5),
+        ("center", (factor - 1) / 2),
+    ):
         physics = VideoDownsampling(
             ramp.shape[1:], factor, alignment=alignment, dtype=torch.float64
         )
         y = physics.A(ramp.contiguous())[0, 0, 0, 4, 4:-4]
         expected = first + factor * torch.arange(16, dtype=torch.float64)[4:-4]
         torch.testing.assert_close(y, expected)
+
+
+NUMPY_PADDING = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+def early_downsampling(image, kernel, factor, padding):
+    r"""What DeepInverse did until 0.3.5: ``K // 2`` before, the rest after."""
+    (height, width), size = kernel.shape, image.shape
+    if padding != "valid":
+        margins = [(n // 2, n // 2 - (n - 1) % 2) for n in kernel.shape]
+        image = np.pad(image, margins, mode=NUMPY_PADDING.get(padding, padding))
+    windows = np.lib.stride_tricks.sliding_window_view(image, (height, width))
+    everywhere = np.einsum("ijkl,kl->ij", windows, kernel[::-1, ::-1])
+    if padding != "valid":
+        assert everywhere.shape == size
+    return everywhere[::factor, ::factor]
+
+
+@pytest.mark.parametrize(
+    "padding", ["reflect", "circular", "replicate", "constant", "valid"]
+)
+@pytest.mark.parametrize("lengths", [(4, 8), (5, 6), (3, 7), "bicubic", "gaussian"])
+def test_grid_of_early_versions_of_deepinverse(lengths, padding):
+    factor = 2
+    if isinstance(lengths, str):  # as Downsampling makes them
+        filters = deepinv.physics.functional
+        kernel = (
+            filters.bicubic_filter(factor)
+            if lengths == "bicubic"
+            else filters.gaussian_blur(sigma=(factor, factor))
+        )
+        kernel, filter = kernel[0, 0].double(), lengths
+    else:  # not symmetric
+        taps = [rand(n, seed=n) for n in lengths]
+        kernel = filter = torch.outer(*taps)
+    x = rand(1, 1, 1, 24, 30)
+    physics = VideoDownsampling(
+        x.shape[1:],
+        factor,
+        filter,
+        padding,
+        alignment="deepinv-0.3",
+        dtype=torch.float64,
+    )
+    y = physics.A(x)[0, 0, 0].numpy()
+    expected = early_downsampling(x[0, 0, 0].numpy(), kernel.numpy(), factor, padding)
+    np.testing.assert_allclose(y, expected, atol=1e-6)
+    now = VideoDownsampling(x.shape[1:], factor, filter, padding, dtype=torch.float64)
+    even = any(n % 2 == 0 for n in kernel.shape)
+    same = padding == "valid" or not even
+    assert np.allclose(now.A(x)[0, 0, 0].numpy(), y, atol=1e-6) == same
 
 
 @pytest.mark.parametrize("padding", ["reflect", "circular", "replicate", "constant"])

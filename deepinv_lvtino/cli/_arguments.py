@@ -10,6 +10,10 @@ from typing import Any
 # What no video and no run comes near, so that it must be a slip of the keyboard
 _LARGEST_COUNT, _LARGEST_SIDE, _LARGEST_RATE = 1_000_000, 32_768, 1_000_000
 
+#: Values of ``--grid``: :data:`deepinv_lvtino.physics.functional.ALIGNMENTS`, which takes
+#: seconds to import.
+GRIDS = ("deepinv", "deepinv-0.3", "center")
+
 _PROBLEMS = """\
 problems:
   A  mean of 4 frames, then 4 times smaller
@@ -25,6 +29,8 @@ problems:
 _GRIDS = """\
 pixel grids (--grid): where the pixels of a small video lie on the large one
   deepinv  as DeepInverse and the published problems; default of a simulation
+  deepinv-0.3
+           as DeepInverse until version 0.3.5, one pixel off: for measurements made with it
   center   as ordinary resizers (FFmpeg, PIL, cameras); default of a real file
 """
 
@@ -305,7 +311,7 @@ def _size(
 
 
 def _operator(parser: argparse.ArgumentParser, grid: str, sigma: str) -> None:
-    parser.add_argument("--grid", choices=("deepinv", "center"), help=grid)
+    parser.add_argument("--grid", choices=GRIDS, help=grid)
     parser.add_argument("--sigma", type=float, metavar="S", help=sigma)
     parser.add_argument(
         "--mask-seed",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from deepinv_lvtino.cli._arguments import (
+    GRIDS,
     _command,
     _common,
     _models,
@@ -85,9 +86,7 @@ command with more solvers, problems or clips computes what is new.""",
         action="store_true",
         help="also write the restored videos, as folders of frames",
     )
-    parser.add_argument(
-        "--grid", choices=("deepinv", "center"), help="pixel grid; default: deepinv"
-    )
+    parser.add_argument("--grid", choices=GRIDS, help="pixel grid; default: deepinv")
     parser.add_argument(
         "--sigma",
         type=float,

@@ -16,6 +16,7 @@ import torch
 
 from deepinv_lvtino._environment import describe_device as describe_device
 from deepinv_lvtino._environment import versions as versions
+from deepinv_lvtino.cli._arguments import GRIDS
 from deepinv_lvtino.cli._outputs import beside
 from deepinv_lvtino.datasets._images import list_frames
 
@@ -95,7 +96,7 @@ def _is_degrade_report(report: Any) -> bool:
         return bool(
             report["command"] == "degrade"
             and isinstance(report["problem"], str)
-            and report["grid"] in ("deepinv", "center")
+            and report["grid"] in GRIDS
             and report["measurement_error"] > 0
             and _is_seed(report.get("mask_seed", 0))
             and Fraction(report["measurement"]["fps"]) > 0

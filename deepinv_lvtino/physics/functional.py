@@ -19,7 +19,7 @@ from torch import Tensor
 PADDINGS = ("circular", "replicate", "reflect", "constant", "valid")
 
 #: Pixel grids of a downsampled image, see :func:`first_sample`.
-ALIGNMENTS = ("deepinv", "center")
+ALIGNMENTS = ("deepinv", "deepinv-0.3", "center")
 
 #: Anti-aliasing filters that DeepInverse's ``Downsampling`` offers by name.
 FILTERS = ("bicubic", "bilinear", "gaussian", "sinc")
@@ -118,7 +118,7 @@ def sampling_matrix(
     return matrix[:, :size].contiguous()
 
 
-def convolution_taps(kernel: Tensor) -> tuple[Tensor, int]:
+def convolution_taps(kernel: Tensor, early: bool = False) -> tuple[Tensor, int]:
     r"""
     Taps and first position of a convolution that keeps the size of the axis.
 
@@ -126,10 +126,13 @@ def convolution_taps(kernel: Tensor) -> tuple[Tensor, int]:
     :func:`deepinv.physics.functional.conv2d` does.
 
     :param torch.Tensor kernel: convolution kernel of shape ``(K,)``.
+    :param bool early: as that function did until DeepInverse 0.3.5: the centre of a kernel
+        of even length is tap ``K // 2 - 1``.
     :return: (tuple) flipped kernel and position of its first tap for sample 0.
     """
     length = len(kernel)
-    return kernel.flip(0), -(length // 2 - (length - 1) % 2)
+    longer = 0 if early else (length - 1) % 2
+    return kernel.flip(0), -(length // 2 - longer)
 
 
 def first_sample(name: str, factor: int, alignment: str) -> float:
@@ -138,9 +141,9 @@ def first_sample(name: str, factor: int, alignment: str) -> float:
 
     Low-resolution pixel :math:`j` sits at this position plus :math:`j f`. In the grid
     ``'deepinv'`` (:class:`deepinv.physics.Downsampling`, version 0.4 and later) it is
-    0.5 for the filters of even length and 0 for the Gaussian one. In the grid
-    ``'center'`` (FFmpeg, PIL, cameras) the pixel sits in the middle of its block, at
-    :math:`(f - 1)/2`.
+    0.5 for the filters of even length and 0 for the Gaussian one; in ``'deepinv-0.3'``
+    (until version 0.3.5) -0.5 and 0. In the grid ``'center'`` (FFmpeg, PIL, cameras) the
+    pixel sits in the middle of its block, at :math:`(f - 1)/2`.
 
     :param str name: one of :data:`FILTERS`.
     :param int factor: downsampling factor :math:`f`.
@@ -150,7 +153,9 @@ def first_sample(name: str, factor: int, alignment: str) -> float:
     check_choice("alignment", alignment, ALIGNMENTS)
     if alignment == "center":
         return (factor - 1) / 2
-    return 0.0 if name == "gaussian" else 0.5
+    if name == "gaussian":
+        return 0.0
+    return 0.5 if alignment == "deepinv" else -0.5
 
 
 def antialiasing_taps(name: str, factor: int, position: float) -> tuple[Tensor, int]:

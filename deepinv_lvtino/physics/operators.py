@@ -208,23 +208,26 @@ class VideoDownsampling(SeparableVideoPhysics):
         y = S (h * x)
 
     with a separable low-pass filter :math:`h` and one pixel kept in ``factor`` along each
-    axis. Two pixel grids exist, three pixels apart at a factor of 8: low-resolution
+    axis. Several pixel grids exist, three pixels apart at a factor of 8: low-resolution
     pixel :math:`j` sits at high-resolution position
 
     - ``alignment='deepinv'``: :math:`j f + 1/2` (:math:`j f` for a filter of odd length),
       equal to :class:`deepinv.physics.Downsampling`, which the published problems use;
+    - ``alignment='deepinv-0.3'``: :math:`j f - 1/2` (:math:`j f` for a filter of odd
+      length), equal to that class until DeepInverse 0.3.5, whose padding had one pixel
+      more before and one fewer after. Take this one for measurements made with it;
     - ``alignment='center'``: :math:`j f + (f-1)/2`, the middle of its block, as in FFmpeg,
       PIL and cameras. Take this one for files shrunk by somebody else.
 
     :param tuple[int, int, int, int] img_size: video size ``(C, T, H, W)``. With
-        ``alignment='deepinv'`` any size is possible (``ceil(H / factor)`` rows); the grid
+        the grids of DeepInverse any size is possible (``ceil(H / factor)`` rows); the grid
         ``'center'`` needs sizes that ``factor`` divides.
     :param int factor: downsampling factor :math:`f`.
     :param str, torch.Tensor filter: ``'bicubic'``, ``'bilinear'``, ``'gaussian'``,
         ``'sinc'``, or a separable kernel of shape ``(h, w)`` or ``(1, 1, h, w)``.
     :param str padding: ``'reflect'``, ``'circular'``, ``'replicate'``, ``'constant'``
-        (zeros) or, with ``alignment='deepinv'``, ``'valid'``.
-    :param str alignment: ``'deepinv'`` or ``'center'``.
+        (zeros) or, with the grids of DeepInverse, ``'valid'`` (the same in both).
+    :param str alignment: ``'deepinv'``, ``'deepinv-0.3'`` or ``'center'``.
     :param deepinv.physics.NoiseModel noise_model: measurement noise; none by default.
     :param kwargs: further arguments of :class:`SeparableVideoPhysics`.
     :raises ValueError: if a name is unknown, the kernel is not separable, ``factor`` is
@@ -296,8 +299,8 @@ def _check_centre_grid(factor: int, padding: str, height: int, width: int) -> No
 
 
 def _place_kernel(kernel: Tensor, factor: int, alignment: str) -> tuple[Tensor, int]:
-    taps, first = convolution_taps(kernel)
-    if alignment == "deepinv":
+    taps, first = convolution_taps(kernel, early=alignment == "deepinv-0.3")
+    if alignment != "center":
         return taps, first
     shift = (factor - len(kernel)) / 2  # first tap, for a kernel centred on the block
     if shift != int(shift):

@@ -273,8 +273,9 @@ def make_problem(
     :param float sigma: standard deviation of the noise, in intensity units of [0, 1]
         videos; 0 for none. By default 0.001, and 0.005 for ``'jpeg'``.
     :param str alignment: pixel grid of the downsampling, ``'deepinv'`` (the published
-        problems) or ``'center'`` (ordinary resizers), see :class:`VideoDownsampling`;
-        without effect where there is no downsampling.
+        problems), ``'deepinv-0.3'`` (measurements made with DeepInverse up to 0.3.5) or
+        ``'center'`` (ordinary resizers), see :class:`VideoDownsampling`; without effect
+        where there is no downsampling.
     :param int mask_seed: seed of the mask of the inpainting problems.
     :param torch.Generator rng: generator of the noise; PyTorch's global one by default.
     :param torch.device, str device: device of the operator.
