@@ -127,9 +127,8 @@ class Stage:
                 for parent, folder in self._folders.items():
                     done.append(folder)
                     folder.move(groups[parent])
-            except OSError:
-                for folder in reversed(done):
-                    folder.move_back()
+            except OSError as error:
+                _move_back(done, error)
                 raise
             self.committed = True
 
@@ -152,6 +151,19 @@ class Stage:
                         break
 
 
+def _move_back(folders: Sequence[_Folder], error: OSError) -> None:
+    try:
+        for folder in reversed(folders):
+            folder.move_back()
+    except OSError as second:
+        msg = (
+            f"{error}; some outputs have changed places before, and cannot change back "
+            f"({second.strerror}): old and new ones stand side by side. The next run that "
+            "writes into the folder puts the new ones in place."
+        )
+        raise OSError(msg) from second
+
+
 class _Folder:
     """The hidden folder of one run beside its outputs, locked."""
 
@@ -162,9 +174,9 @@ class _Folder:
         self._moved: list[tuple[str, str]] = []
         for _ in range(_TRIES):
             self.path = parent / f"{PREFIX}{uuid.uuid4().hex[:12]}"
-            _make_private(self.path)
+            self._lock = FileLock(self.path / "lock", timeout=0)
             try:
-                self._lock = FileLock(self.path / "lock", timeout=0)
+                self.path.mkdir(mode=0o700)
                 _lock(self._lock)
                 _write(self.path / "claims.json", list(names))
                 self.new.mkdir()
@@ -173,6 +185,13 @@ class _Folder:
             except (Timeout, FileNotFoundError):
                 # taken for that of a dead run before it was locked
                 shutil.rmtree(self.path, ignore_errors=True)
+            except OSError as error:
+                self.close()
+                msg = (
+                    f"`path`: the folder {parent} cannot be written into "
+                    f"({error.strerror}). Choose another one."
+                )
+                raise type(error)(msg) from error
             except BaseException:
                 self.close()
                 raise
@@ -225,14 +244,22 @@ class _Folder:
 
     def move(self, names: Sequence[tuple[str, str]]) -> None:
         """From ``new`` to the final names; what had them goes to ``old``."""
-        moves = [
-            {"new": new, "final": final, "before": _identity(self.parent / final)}
-            for new, final in names
-        ]
-        _write(self._marker, moves)
-        for new, final in names:
-            self._moved.append((new, final))
-            put(self.new / new, self.parent / final, self._old / final)
+        final = names[0][1]
+        try:
+            moves = [
+                {"new": new, "final": final, "before": _identity(self.parent / final)}
+                for new, final in names
+            ]
+            _write(self._marker, moves)
+            for new, final in names:
+                self._moved.append((new, final))
+                put(self.new / new, self.parent / final, self._old / final)
+        except OSError as error:
+            msg = (
+                f"`path`: {self.parent / final} cannot be written ({error.strerror}). "
+                "Choose another name."
+            )
+            raise type(error)(msg) from error
 
     def move_back(self) -> None:
         """Undo the moves, the last one first."""
@@ -259,17 +286,6 @@ class _Folder:
         self._lock.release()
         if self.path.is_dir():  # where open files cannot be removed
             shutil.rmtree(self.path, ignore_errors=True)
-
-
-def _make_private(path: Path) -> None:
-    try:
-        path.mkdir(mode=0o700)
-    except OSError as error:
-        msg = (
-            f"`path`: the folder {path.parent} cannot be written into "
-            f"({error.strerror}). Choose another one."
-        )
-        raise type(error)(msg) from error
 
 
 def put(new: Path, final: Path, old: Path) -> None:

@@ -68,8 +68,8 @@ def write_cell(
     text = json.dumps(cell, indent=2, ensure_ascii=False, allow_nan=False)
     with Stage(places, say=say) as stage:
         if features is not None:
-            parts = dict(zip(("estimate", "reference"), features, strict=True))
-            np.savez(stage.path(places[0]), **parts)
+            estimate, reference = features
+            np.savez(stage.path(places[0]), estimate=estimate, reference=reference)
         # names of files may hold what is no text
         stage.path(path).write_text(
             text + "\n", encoding="utf-8", errors="backslashreplace"

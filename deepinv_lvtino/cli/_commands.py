@@ -94,8 +94,9 @@ def degrade(arguments: argparse.Namespace) -> None:
             frames, fps = clean_clip(arguments, source)
         with watch.stage("degrade"):
             task = simulate(arguments, problem, frames, fps, device)
-        size = task.y.shape[2:]
-        outputs.rehearse(output, tuple(size), task.measurement_fps, lossless=True)
+        count, height, width = task.y.shape[2:]
+        size = (count, height, width)
+        outputs.rehearse(output, size, task.measurement_fps, lossless=True)
         outputs.computed["measurement"] = task.y[0]
         path = outputs.path(output)
         with watch.stage("write"), user_errors():

@@ -2,6 +2,7 @@ r"""Mistakes of the user, as opposed to those of the program."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,4 +24,5 @@ def user_errors() -> Iterator[None]:
 
 def _words(message: str) -> str:
     """One line, as for people who typed a command."""
+    message = re.sub(r"^\[Errno -?\d+\] ", "", message)
     return " ".join(message.removeprefix("`path`: ").split())

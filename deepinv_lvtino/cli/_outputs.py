@@ -158,7 +158,6 @@ def writing(
         say=lambda line: print(line, flush=True),
     )
     outputs = Outputs(stage)
-    state = "nothing written"
     try:
         with ExitStack() as stack:
             with user_errors():
@@ -173,20 +172,21 @@ def writing(
                     raise
                 kept = f"What was computed is kept in {place}."
                 if isinstance(error, UserError):
-                    msg = f"{error} {kept}"
+                    msg = f"{str(error).removesuffix('.')}. {kept}"
                     raise UserError(msg) from error
                 print(f"deepinv-lvtino: {kept}", file=sys.stderr)
                 raise
-            except KeyboardInterrupt:
-                if stage.committed:
-                    state = f"after {', '.join(map(str, files))} were written"
-                elif outputs.finished:
-                    place = keep(outputs, files[0])
-                    if place is not None:
-                        state = f"what was computed is kept in {place}"
-                raise
+            except KeyboardInterrupt as stop:
+                place = keep(outputs, files[0]) if outputs.finished else None
+                if place is None or stage.committed:
+                    raise
+                state = f"what was computed is kept in {place}"
+                raise Interrupted.of(stop, state) from stop
     except KeyboardInterrupt as stop:
-        raise Interrupted.of(stop, state) from stop
+        state = getattr(stop, "state", "")
+        if stage.committed:
+            state = f"after {', '.join(map(str, files))} were written"
+        raise Interrupted.of(stop, state or "nothing written") from stop
 
 
 def keep(outputs: Outputs, output: Path) -> Path | None:
@@ -201,7 +201,7 @@ def keep(outputs: Outputs, output: Path) -> Path | None:
     :param pathlib.Path output: the first output.
     :return: (pathlib.Path) the folder, or ``None`` if there is nothing to be kept.
     """
-    if not outputs.computed:
+    if not outputs.computed or outputs.stage.committed:
         return None
     complete = outputs.stage.complete
     reasons = []
@@ -211,12 +211,13 @@ def keep(outputs: Outputs, output: Path) -> Path | None:
             place = _new_folder(parent, beside(output, "-kept").name)
             if complete:
                 for path in outputs.stage.outputs:
-                    shutil.move(outputs.path(path), place / path.name)
+                    _move(outputs.path(path), place / path.name)
             else:
                 for name, tensor in outputs.computed.items():
                     _keep_tensor(place / name, tensor)
         except OSError as error:
             reasons.append(f"{parent}: {error}")
+            # what has been moved there already is the only one
             if place is not None and not complete:
                 shutil.rmtree(place, ignore_errors=True)
         else:
@@ -225,6 +226,17 @@ def keep(outputs: Outputs, output: Path) -> Path | None:
         f"deepinv-lvtino: nothing could be kept ({'; '.join(reasons)})", file=sys.stderr
     )
     return None
+
+
+def _move(path: Path, place: Path) -> None:
+    """Move, or copy where that is not possible (the rest goes with the hidden folder)."""
+    try:
+        path.rename(place)
+    except OSError:
+        if path.is_dir():
+            shutil.copytree(path, place)
+        else:
+            shutil.copyfile(path, place)
 
 
 def _keep_tensor(path: Path, tensor: Tensor) -> None:
