@@ -18,7 +18,11 @@ import deepinv_lvtino
 from deepinv_lvtino import cli, make_problem
 from deepinv_lvtino.cli._arguments import build_parser
 from deepinv_lvtino.datasets import procedural_clip, write_video
-from deepinv_lvtino.models import SDXLConsistencyModel, WanConsistencyModel
+from deepinv_lvtino.models import (
+    SDXLConsistencyModel,
+    TinyVideoDecoder,
+    WanConsistencyModel,
+)
 from deepinv_lvtino.physics import PROBLEMS
 from pages import ROOT, Block, blocks, commands, pages
 
@@ -81,7 +85,11 @@ def no_downloads(
         SDXLConsistencyModel.from_pretrained,
     )
 
-    def small_wan(*args: Any, checkpoint: Any = None, **options: Any) -> Any:
+    def small_wan(
+        *args: Any, checkpoint: Any = None, autoencoder: Any = None, **options: Any
+    ) -> Any:
+        if "decoder" in options:
+            options["decoder"] = TinyVideoDecoder(4, (4, 4, 4, 4))
         return wan(small_models["wan"], small_models["causvid"], **_local(options))
 
     def small_sdxl(
