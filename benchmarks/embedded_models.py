@@ -8,6 +8,10 @@ against other solvers), ``eta`` (the trade between the two priors on problem A).
 procedural clip, and on a real one if it is given. Usage::
 
     python benchmarks/embedded_models.py [PART ...] [--clip FOLDER_OR_FILE] [--quick]
+
+``--footage FOLDER`` takes one clip of each scene that training holds out: ``denoise`` shows
+their mean, the other parts a table each. ``--video`` and ``--image`` name other weights to
+measure, whose results are printed and not saved.
 """
 
 from __future__ import annotations
@@ -27,8 +31,16 @@ from measure import RESULTS, load_clip, provenance, timed
 from torch import Tensor
 
 from deepinv_lvtino import LVTINO, Schedule, make_problem
-from deepinv_lvtino.models import TinyConsistencyModel, tiny_image, tiny_video
+from deepinv_lvtino.datasets import read_video
+from deepinv_lvtino.models import (
+    TinyConsistencyModel,
+    load_tiny,
+    tiny_image,
+    tiny_video,
+)
 from deepinv_lvtino.optim import ADMMTV, PnPADMM
+from deepinv_lvtino.training.evaluate import middle
+from deepinv_lvtino.training.footage import find_footage
 from deepinv_lvtino.training.losses import SIGMA_MIN
 
 NOISE_LEVELS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7)  # of rectified flow, s / (a + s)
@@ -36,6 +48,34 @@ ETAS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 SAMPLES = 8
 SIZE = (25, 192, 320)
 Row = dict[str, Any]
+WEIGHTS: dict[str, Path] = {}  # files to measure in place of the package's own
+
+
+def embedded(device: torch.device) -> tuple[TinyConsistencyModel, TinyConsistencyModel]:
+    r"""The video and the image model that are measured."""
+    video, image = (
+        load_tiny(WEIGHTS[kind]) if kind in WEIGHTS else make()
+        for kind, make in (("video", tiny_video), ("image", tiny_image))
+    )
+    return video.to(device), image.to(device)
+
+
+def held_out(folder: Path, size: tuple[int, int, int]) -> dict[str, Tensor]:
+    r"""One clip, shape (1, 3, T, H, W), of every scene that training holds out."""
+    _, measuring = find_footage(folder)
+    scenes = {one.scene: one.path for one in reversed(measuring) if not one.photo}
+    return {
+        name: middle(read_video(scenes[name], size[0]).frames, size[1:])[None]
+        for name in sorted(scenes)
+    }
+
+
+def averaged(tables: list[list[Row]]) -> list[Row]:
+    r"""Mean of tables with the same rows."""
+    return [
+        {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+        for rows in zip(*tables, strict=True)
+    ]
 
 
 def as_frames(x: Tensor) -> Tensor:
@@ -65,7 +105,7 @@ def denoise(x: Tensor) -> list[Row]:
     x = x[:, :, :9]
     device = x.device
     rng = torch.Generator(device).manual_seed(0)
-    video, image = (m.to(device).as_denoiser() for m in (tiny_video(), tiny_image()))
+    video, image = (model.as_denoiser() for model in embedded(device))
     rows = []
     for level in NOISE_LEVELS:
         # on the latent's range [-1, 1] the model's ratio; on [0, 1] half of it
@@ -116,8 +156,7 @@ def consistency(x: Tensor) -> list[Row]:
     x = x[:, :, :9, :128, :128]
     rng = torch.Generator(x.device).manual_seed(0)
     rows = []
-    for name, model in (("video", tiny_video()), ("image", tiny_image())):
-        model = model.to(x.device)
+    for name, model in zip(("video", "image"), embedded(x.device), strict=True):
         latent = model.encode(x)
         noise = torch.randn(latent.shape, generator=rng, device=x.device)
         for level in NOISE_LEVELS:
@@ -149,11 +188,8 @@ def drift(x: Tensor, repeats: int = 50) -> list[Row]:
     r"""Mean, deviation and fine detail of a clip after repeated autoencoding."""
     x = x[:, :, :9, :128, :128]
     rows = []
-    for name, model, level in (
-        ("video", tiny_video(), 0.15),
-        ("image", tiny_image(), 0.15),
-    ):
-        model = model.to(x.device)
+    level = 0.15
+    for name, model in zip(("video", "image"), embedded(x.device), strict=True):
         rng = torch.Generator(x.device).manual_seed(0)
         time_ = model.schedule.time((level / (1 - level)) ** 2)
         u = x
@@ -192,7 +228,7 @@ def restore(x: Tensor, samples: int) -> list[Row]:
 def restore_one(problem: str, x: Tensor, samples: int) -> list[Row]:
     r"""One problem."""
     device = x.device
-    video, image = tiny_video().to(device), tiny_image().to(device)
+    video, image = embedded(device)
     rng = torch.Generator(device).manual_seed(2**32)
     physics = make_problem(problem, tuple(x.shape[1:]), rng=rng, device=device)
     y = physics(x)
@@ -227,7 +263,7 @@ def restore_one(problem: str, x: Tensor, samples: int) -> list[Row]:
 def eta_sweep(x: Tensor, samples: int) -> tuple[list[Row], Tensor]:
     r"""Weight of the video prior on problem A: numbers, and one column over time."""
     device = x.device
-    video, image = tiny_video().to(device), tiny_image().to(device)
+    video, image = embedded(device)
     rng = torch.Generator(device).manual_seed(2**32)
     physics = make_problem("A", tuple(x.shape[1:]), rng=rng, device=device)
     y = physics(x)
@@ -359,6 +395,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.strip().split("\n\n")[0])
     parser.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}; all by default")
     parser.add_argument("--clip", help="a real clip: video or folder of frames")
+    parser.add_argument("--footage", type=Path, help="folder with held-out clips")
+    parser.add_argument("--video", type=Path, help="video weights (.safetensors)")
+    parser.add_argument("--image", type=Path, help="image weights (.safetensors)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--samples", type=int, default=SAMPLES)
     parser.add_argument("--size", help="frames x height x width, 25x192x320 by default")
@@ -373,36 +412,77 @@ def main() -> None:
     size = (9, 64, 96) if arguments.quick else SIZE
     if arguments.size:
         size = tuple(int(number) for number in arguments.size.split("x"))
-    x = load_clip(arguments.clip, size, seed=2024).to(device)
-    clip = "procedural" if arguments.clip is None else Path(arguments.clip).stem
-    folder = Path(tempfile.mkdtemp()) if arguments.quick else RESULTS
+    for kind in ("video", "image"):
+        if getattr(arguments, kind) is not None:
+            WEIGHTS[kind] = getattr(arguments, kind)
+    saved = not arguments.quick and not WEIGHTS
+    folder = RESULTS if saved else Path(tempfile.mkdtemp())
+    if arguments.footage is not None:
+        clips = held_out(arguments.footage, size)
+    else:
+        clip = "procedural" if arguments.clip is None else Path(arguments.clip).stem
+        clips = {clip: load_clip(arguments.clip, size, seed=2024)}
+    clips = {name: x.to(device) for name, x in clips.items()}
     for part in arguments.parts or PARTS:
-        stem = f"embedded-{part}-{clip}-{device.type}"
-        if part == "denoise":
-            tables = {"denoise": denoise(x)}
-            draw_denoising(tables["denoise"], folder / f"{stem}.png")
-        elif part == "consistency":
-            tables = {"consistency": consistency(x), "drift": drift(x)}
-        elif part == "restore":
-            tables = {"restore": restore(x, arguments.samples)}
-        else:
-            rows, slices = eta_sweep(x, arguments.samples)
-            tables = {"eta": rows}
+        if part == "denoise" and arguments.footage is not None:
+            tables = [denoise(x) for x in clips.values()]
+            each = {
+                f"denoise, {name}": t for name, t in zip(clips, tables, strict=True)
+            }
+            rows = averaged(tables)
+            for name, table in each.items():
+                print(f"\n{name}\n{markdown(table)}", flush=True)
+            write(part, "held_out", size, {"denoise": rows}, folder, device, each)
+            continue
+        for clip, x in clips.items():
             # a picture of a clip given by the user stays out of the results
-            picture = folder if arguments.clip is None else Path(tempfile.mkdtemp())
-            draw_eta(rows, slices, picture / f"{stem}.png")
-            print(f"picture in {picture}")
-        for name, rows in tables.items():
-            print(markdown(rows), flush=True)
-            write_csv(rows, folder / f"embedded-{name}-{clip}-{device.type}.csv")
-        result = {
-            "benchmark": f"embedded models, {part}, {clip} clip, "
-            + "x".join(map(str, x.shape[2:])),
-            **provenance(device),
-            **tables,
-        }
-        (folder / f"{stem}.json").write_text(json.dumps(result, indent=2) + "\n")
+            private = arguments.clip is not None or arguments.footage is not None
+            picture = Path(tempfile.mkdtemp()) if private else folder
+            tables = tables_of(part, x, arguments.samples, clip, picture)
+            write(part, clip, tuple(x.shape[2:]), tables, folder, device)
     print(f"written to {folder}")
+
+
+def tables_of(
+    part: str, x: Tensor, samples: int, clip: str, picture: Path
+) -> dict[str, list[Row]]:
+    r"""The tables of one part; the picture of the sweep goes to a folder of its own."""
+    if part == "denoise":
+        return {"denoise": denoise(x)}
+    if part == "consistency":
+        return {"consistency": consistency(x), "drift": drift(x)}
+    if part == "restore":
+        return {"restore": restore(x, samples)}
+    rows, slices = eta_sweep(x, samples)
+    draw_eta(rows, slices, picture / f"embedded-eta-{clip}-{x.device.type}.png")
+    print(f"picture in {picture}")
+    return {"eta": rows}
+
+
+def write(
+    part: str,
+    clip: str,
+    size: tuple[int, ...],
+    tables: dict[str, list[Row]],
+    folder: Path,
+    device: torch.device,
+    more: dict[str, list[Row]] | None = None,
+) -> None:
+    r"""Print the tables of one part, and write them beside their provenance."""
+    stem = f"embedded-{part}-{clip}-{device.type}"
+    for name, rows in tables.items():
+        print(f"\n{clip}\n{markdown(rows)}", flush=True)
+        write_csv(rows, folder / f"embedded-{name}-{clip}-{device.type}.csv")
+    if part == "denoise":
+        draw_denoising(tables["denoise"], folder / f"{stem}.png")
+    result = {
+        "benchmark": f"embedded models, {part}, {clip} clip, "
+        + "x".join(map(str, size)),
+        **provenance(device),
+        **tables,
+        **(more or {}),
+    }
+    (folder / f"{stem}.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

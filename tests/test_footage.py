@@ -8,10 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from deepinv_lvtino.datasets import dead_leaves, write_video
+from deepinv_lvtino.datasets import dead_leaves, read_video, write_video
 from deepinv_lvtino.datasets._encode import encode_file
 from deepinv_lvtino.models import TinyNetwork, load_tiny
 from deepinv_lvtino.training import PoolClips, TrainingOptions
+from deepinv_lvtino.training import pool as pool_module
 from deepinv_lvtino.training.__main__ import main
 from deepinv_lvtino.training.camera import moving_photograph, shake, shrunk, view
 from deepinv_lvtino.training.evaluate import (
@@ -370,6 +371,28 @@ def test_wrong_pools(own_folder, tmp_path, wrong):
     path = tmp_path / wrong.pop("path", "pool.mkv")
     with pytest.raises(ValueError, match=r"`path` must end in|`shares` must be"):
         footage_pool(path, own_folder, **{"num_clips": 2, "num_frames": 3, **wrong})
+
+
+def test_long_clips_are_read_in_pieces(tmp_path, monkeypatch):
+    """Grey levels tell the moments that crops come from: they are spread over the clip."""
+    monkeypatch.setattr(pool_module, "_WINDOW_BYTES", 1)
+    monkeypatch.setattr(pool_module, "_CROPS_OF_WINDOW", 1)
+    levels = torch.linspace(0.1, 0.9, 40).view(1, -1, 1, 1)
+    sizes = []
+
+    def reading(path, num_frames=None, start=0):
+        clip = read_video(path, num_frames, start)
+        sizes.append(clip.frames.shape[1])
+        return clip
+
+    monkeypatch.setattr(pool_module, "read_video", reading)
+    for suffix in (".mp4", ".mkv"):
+        path = write_video(tmp_path / f"long{suffix}", levels.expand(3, -1, 24, 24), 24)
+        one = Footage(path, False, "long")
+        crops = list(footage_crops([one], 12, 2, 16, shares=(1, 0, 0)))
+        moments = [float(piece[:, 0].mean()) for piece in crops]
+        assert max(moments) - min(moments) > 0.3
+    assert set(sizes) == {4}
 
 
 def test_footage_that_is_too_small_is_named(own_folder, tmp_path):

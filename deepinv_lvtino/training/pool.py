@@ -18,7 +18,7 @@ from torch import Tensor
 
 from deepinv_lvtino.datasets._colour import frame_to_rgb
 from deepinv_lvtino.datasets._encode import encode_file
-from deepinv_lvtino.datasets._images import read_image
+from deepinv_lvtino.datasets._images import list_frames, read_image
 from deepinv_lvtino.datasets.dead_leaves import dead_leaves_clip
 from deepinv_lvtino.datasets.video import read_video
 from deepinv_lvtino.training.camera import moving_photograph
@@ -26,6 +26,8 @@ from deepinv_lvtino.training.footage import Footage, draw, find_footage
 from deepinv_lvtino.utils import check_counts
 
 SHARES = (0.45, 0.40, 0.15)  # real clips, photographs in motion, dead leaves
+_WINDOW_BYTES = 10**9  # of a long clip that is in memory at a time
+_CROPS_OF_WINDOW = 8
 
 
 def footage_pool(
@@ -137,12 +139,49 @@ def _crops_of(
             for _ in range(count):
                 yield moving_photograph(photo, num_frames, (size, size), rng)
         else:
-            frames = read_video(one.path).frames
-            for _ in range(count):
-                yield crop(frames, num_frames, size, rng)
+            for frames, part in _windows(one.path, count, num_frames, rng):
+                for _ in range(part):
+                    yield crop(frames, num_frames, size, rng)
     except ValueError as error:
-        msg = f"`folder`: {one.path}: {error}"
+        msg = (
+            f"`folder`: {one.path}: {error} Move it out of the folder, or ask for "
+            "smaller or shorter crops."
+        )
         raise ValueError(msg) from error
+
+
+def _windows(
+    path: Path, count: int, num_frames: int, rng: np.random.Generator
+) -> Iterator[tuple[Tensor, int]]:
+    """Pieces of a clip that fit in memory, and how many crops to cut out of each."""
+    total, frame_bytes = _extent(path)
+    window = max(2 * num_frames, _WINDOW_BYTES // frame_bytes)
+    if total <= window:
+        yield read_video(path).frames, count
+        return
+    for first in range(0, count, _CROPS_OF_WINDOW):
+        start = int(rng.integers(total - window + 1))
+        part = min(_CROPS_OF_WINDOW, count - first)
+        yield read_video(path, window, start).frames, part
+
+
+def _extent(path: Path) -> tuple[int, int]:
+    """Frames of a clip, about and no more than there are, and the bytes of one."""
+    if path.is_dir():
+        images = list_frames(path)
+        return len(images), 4 * read_image(images[0]).size
+    import av
+
+    with av.open(str(path.absolute())) as container:
+        if not container.streams.video:
+            return 0, 1  # reading it says what is wrong
+        stream = container.streams.video[0]
+        total = stream.frames
+        if not total and container.duration and stream.average_rate:
+            # of containers that do not count frames; rounded down for safety
+            seconds = container.duration / av.time_base
+            total = max(int(seconds * float(stream.average_rate)) - 2, 0)
+        return total, 4 * 3 * max(stream.width * stream.height, 1)
 
 
 def crop(
