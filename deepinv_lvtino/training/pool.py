@@ -234,7 +234,8 @@ def read_pool(path: str | Path) -> np.ndarray:
         return np.load(path, mmap_mode="r")
     import av
 
-    images, starts = [], []
+    images: list[np.ndarray] = []
+    starts: list[int] = []
     with av.open(str(path)) as container:
         container.streams.video[0].thread_type = "AUTO"
         for frame in container.decode(video=0):
