@@ -3,12 +3,13 @@ r"""The clips of a benchmark: computed ones, files, and collections."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from deepinv_lvtino.datasets import (
+    VideoClip,
     VideoCollection,
     adobe240,
     dead_leaves_clip,
@@ -35,12 +36,15 @@ class Clip:
     :param str data: what it belongs to: clips of the same data share a row of the table.
     :param tuple[int, int, int, int] shape: its shape, ``(3, T, H, W)``.
     :param Callable load: no argument to the clip, values in [0, 1].
+    :param list[str] damage: what is wrong with its file, where that is accepted; known
+        when it was loaded.
     """
 
     name: str
     data: str
     shape: tuple[int, ...]
     load: Callable[[], Tensor]
+    damage: list[str] = field(default_factory=list, compare=False)
 
 
 def find_clips(
@@ -50,6 +54,7 @@ def find_clips(
     width: int = 320,
     *,
     count: int | None = None,
+    damaged: str = "refuse",
 ) -> list[Clip]:
     r"""
     The clips that a word or a path stands for.
@@ -64,6 +69,8 @@ def find_clips(
     :param int width: width in pixels.
     :param int count: how many clips: seeds of the computed ones (1 by default), the first
         videos of a folder (all by default).
+    :param str damaged: ``'refuse'`` damaged files, or ``'accept'``: take what is left,
+        and say so in ``damage`` of the clip.
     :return: (list[Clip]) the clips.
     :raises FileNotFoundError: if there is no such file or folder, or it holds no video.
     :raises ValueError: if a number is not positive.
@@ -104,12 +111,12 @@ def find_clips(
     if colon and kind in COLLECTIONS:
         data, open_collection = COLLECTIONS[kind]
         clips = open_collection(
-            folder, num_frames=num_frames, height=height, width=width
+            folder, num_frames=num_frames, height=height, width=width, damaged=damaged
         )
         return _members(data, clips, count)
     path = Path(source)
     if path.is_dir() and not list_frames(path):
-        clips = VideoCollection(path, num_frames, height, width)
+        clips = VideoCollection(path, num_frames, height, width, damaged=damaged)
         return _members(path.resolve().name, clips, count)
     if not path.exists():
         words = ", ".join([*map(repr, ("procedural", "dead-leaves")), *_examples()])
@@ -117,10 +124,25 @@ def find_clips(
         raise FileNotFoundError(msg)
     name = path.resolve().stem
 
-    def load() -> Tensor:
-        return resize_video(read_video(path, num_frames).frames, height, width)
+    def read() -> VideoClip:
+        clip = read_video(path, num_frames, damaged=damaged)
+        return replace(clip, frames=resize_video(clip.frames, height, width))
 
-    return [Clip(name, name, shape, load)]
+    return [_noting(name, name, shape, read)]
+
+
+def _noting(
+    name: str, data: str, shape: tuple[int, ...], read: Callable[[], VideoClip]
+) -> Clip:
+    """A clip that keeps what is wrong with its file."""
+    damage: list[str] = []
+
+    def load() -> Tensor:
+        clip = read()
+        damage[:] = clip.damage
+        return clip.frames
+
+    return Clip(name, data, shape, load, damage)
 
 
 def _examples() -> list[str]:
@@ -129,7 +151,7 @@ def _examples() -> list[str]:
 
 def _members(data: str, clips: VideoCollection, count: int | None) -> list[Clip]:
     return [
-        Clip(f"{data}/{name}", data, (3, *clips.size), lambda k=k: clips[k])  # type: ignore[misc]
+        _noting(f"{data}/{name}", data, (3, *clips.size), lambda k=k: clips.read(k))  # type: ignore[misc]
         for k, name in enumerate(clips.names[:count])
     ]
 

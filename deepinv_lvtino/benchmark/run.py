@@ -192,7 +192,7 @@ class Benchmark:
         metrics = self._metrics
         cells, skipped = [], {}
         for clip in self.clips:
-            truth = _Truth(clip, self.device, metrics)
+            truth = _Truth(clip, self.device, metrics, self.say)
             for name in self.problems:
                 for label, solver in self.solvers.items():
                     try:
@@ -293,6 +293,8 @@ class Benchmark:
             "processor": processor(),
             "versions": versions(),
         }
+        if truth.clip.damage:
+            cell["damaged_input"] = list(truth.clip.damage)
         if self.save_videos:
             place = video_path(self.folder, "videos", setting)
             write_video(place, estimate[0].float(), overwrite=True)
@@ -373,9 +375,13 @@ class _Truth:
     """A clean clip, loaded when a cell needs it, and its own warping error."""
 
     def __init__(
-        self, clip: Clip, device: torch.device, metrics: dict[str, Metric]
+        self,
+        clip: Clip,
+        device: torch.device,
+        metrics: dict[str, Metric],
+        say: Callable[[str], None],
     ) -> None:
-        self.clip, self.device, self.metrics = clip, device, metrics
+        self.clip, self.device, self.metrics, self.say = clip, device, metrics, say
         self._video: Tensor | None = None
         self._scores: dict[str, float | None] | None = None
 
@@ -383,6 +389,8 @@ class _Truth:
         if self._video is None:
             x = self.clip.load()[None].to(self.device)
             check_video("clips", x, size=self.clip.shape)
+            for note in self.clip.damage:
+                self.say(f"accepted: {note}")
             self._video = x
         return self._video
 

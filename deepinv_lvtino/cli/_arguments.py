@@ -296,6 +296,17 @@ def _input(parser: argparse.ArgumentParser, what: str) -> None:
         metavar="RATE",
         help="frame rate in Hz of an INPUT folder, such as 25 or 30000/1001; default: 24",
     )
+    _damaged(parser)
+
+
+def _damaged(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--damaged",
+        choices=("refuse", "accept"),
+        default="refuse",
+        help="what to do with files and folders that are damaged or incomplete: refuse "
+        "them (default), or take what is left, which the report says",
+    )
 
 
 def _problem(parser: argparse.ArgumentParser, text: str, **options: Any) -> None:

@@ -48,7 +48,12 @@ def benchmark(arguments: argparse.Namespace) -> None:
             clip
             for source in dict.fromkeys(arguments.clips)
             for clip in find_clips(
-                source, arguments.frames, height, width, count=arguments.count
+                source,
+                arguments.frames,
+                height,
+                width,
+                count=arguments.count,
+                damaged=arguments.damaged,
             )
         ]
         task = Benchmark(

@@ -8,6 +8,7 @@ from deepinv_lvtino.cli._arguments import (
     GRIDS,
     _command,
     _common,
+    _damaged,
     _models,
     _positive,
     _size,
@@ -107,5 +108,6 @@ command with more solvers, problems or clips computes what is new.""",
         metavar="N",
         help="samples of lvtino-mean; default: 8",
     )
+    _damaged(parser)
     _models(parser)
     _common(parser)

@@ -25,6 +25,7 @@ from deepinv_lvtino.cli._setup import (
     check_sigma,
     choose_device,
     clean_clip,
+    damage_entry,
     get_problem,
     measured,
     root_mean_square,
@@ -67,9 +68,10 @@ def restore(arguments: argparse.Namespace) -> None:
         if arguments.simulate:
             problem = get_problem(arguments.problem or "A")
             with watch.stage("read"):
-                frames, fps = clean_clip(arguments, source)
+                clip = clean_clip(arguments, source)
             with watch.stage("degrade"):
-                task = simulate(arguments, problem, frames, fps, device)
+                task = simulate(arguments, problem, clip.frames, clip.fps, device)
+                task.settings.update(damage_entry(clip))
         else:
             with watch.stage("read"):
                 task = measured(arguments, source, device)
@@ -91,9 +93,11 @@ def degrade(arguments: argparse.Namespace) -> None:
         device = choose_device(arguments.device)
         watch = Stopwatch(device)
         with watch.stage("read"):
-            frames, fps = clean_clip(arguments, source)
+            clip = clean_clip(arguments, source)
+        frames, fps = clip.frames, clip.fps
         with watch.stage("degrade"):
             task = simulate(arguments, problem, frames, fps, device)
+            task.settings.update(damage_entry(clip))
         count, height, width = task.y.shape[2:]
         size = (count, height, width)
         outputs.rehearse(output, size, task.measurement_fps, lossless=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from deepinv_lvtino.cli._errors import UserError, user_errors
 from deepinv_lvtino.cli._report import describes, find_degrade_report
-from deepinv_lvtino.datasets import read_video, resize_video
+from deepinv_lvtino.datasets import VideoClip, read_video, resize_video
 from deepinv_lvtino.physics import PROBLEMS, VideoInpainting, make_problem
 from deepinv_lvtino.physics.problems import Problem, VideoPhysics
 
@@ -102,15 +102,32 @@ def check_sigma(sigma: float, *, zero: bool = False) -> None:
         raise UserError(msg)
 
 
-def clean_clip(arguments: argparse.Namespace, source: Path) -> tuple[Tensor, Fraction]:
-    """The clean clip of a simulation, ``(3, T, H, W)``, resized as asked."""
+def read_input(
+    arguments: argparse.Namespace,
+    source: Path,
+    num_frames: int | None = None,
+    fps: Fraction | None = None,
+) -> VideoClip:
+    """INPUT; what is accepted of its damage is said."""
     with user_errors():
-        clip = read_video(source, arguments.frames, fps=arguments.fps)
-    frames = clip.frames
-    if arguments.size is not None:
-        width, height = arguments.size
-        frames = resize_video(frames, height, width)
-    return frames, clip.fps
+        clip = read_video(source, num_frames, fps=fps, damaged=arguments.damaged)
+    for note in clip.damage:
+        print(f"accepted: {note}")
+    return clip
+
+
+def damage_entry(clip: VideoClip) -> dict[str, Any]:
+    """What a report says about a damaged INPUT."""
+    return {"damaged_input": list(clip.damage)} if clip.damage else {}
+
+
+def clean_clip(arguments: argparse.Namespace, source: Path) -> VideoClip:
+    """The clean clip of a simulation, resized as asked."""
+    clip = read_input(arguments, source, arguments.frames, arguments.fps)
+    if arguments.size is None:
+        return clip
+    width, height = arguments.size
+    return replace(clip, frames=resize_video(clip.frames, height, width))
 
 
 def simulate(
@@ -178,8 +195,7 @@ def measured(arguments: argparse.Namespace, source: Path, device: torch.device) 
     fps = arguments.fps
     if fps is None and source.is_dir():
         fps = Fraction(known["measurement"]["fps"]) if known else None
-    with user_errors():
-        clip = read_video(source, fps=fps)
+    clip = read_input(arguments, source, fps=fps)
     # a file that was cut or replaced since then is not the one of the report
     shape = list(clip.frames.shape[1:])
     size = known.get("measurement", {})
@@ -213,6 +229,7 @@ def measured(arguments: argparse.Namespace, source: Path, device: torch.device) 
         "grid": grid,
         "sigma": sigma,
         "degrade_report": str(found[0]) if found and known else None,
+        **damage_entry(clip),
     }
     y = clip.frames[None].to(device)
     if isinstance(physics, VideoInpainting):

@@ -2,6 +2,7 @@ r"""Decoding of video files through PyAV, and the checks that nothing is missing
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -13,9 +14,17 @@ import torch
 from torch import Tensor
 
 from deepinv_lvtino.datasets._colour import frame_to_rgb
+from deepinv_lvtino.datasets._containers import Container, inspect_container
+from deepinv_lvtino.datasets._damage import Faults, Log, decoder_log
+from deepinv_lvtino.datasets._names import (
+    LARGEST,
+    as_file,
+    check_size,
+    only_this_file,
+)
 
 if TYPE_CHECKING:
-    from av import VideoFrame
+    from av import Packet, VideoFrame
     from av.video.stream import VideoStream
 
 _CFR_REMEDY = (
@@ -29,17 +38,23 @@ _COMMON_RATES += [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120, 240)]
 _COMMON_RATES += [Fraction(n) for n in (240, 480, 960)]
 
 
+_ERRORS = "crccheck+bitstream+buffer"
+# Decoders that rightly give fewer frames than packets: hidden and skipped ones
+_HIDDEN = frozenset({"vp8", "mpeg4", "msmpeg4", "msmpeg4v2", "msmpeg4v1", "libvpx"})
+
+
 @dataclass
 class _Reading:
     """Frames kept, and the times of all frames decoded."""
 
     frames: list[Tensor]
     times: list[Fraction | None]
+    packets: int = 0
     ended: bool = False
 
 
 def decode_file(
-    path: Path, start: int, num_frames: int | None
+    path: Path, start: int, num_frames: int | None, faults: Faults
 ) -> tuple[list[Tensor], Fraction]:
     r"""
     Frames of a video file.
@@ -47,30 +62,46 @@ def decode_file(
     :param pathlib.Path path: the file.
     :param int start: frames left out at the beginning.
     :param int num_frames: frames to read; all by default.
+    :param Faults faults: what is done about damage.
     :return: (tuple[list[torch.Tensor], fractions.Fraction]) the frames, ``(3, H, W)``
         each, fewer than asked where the file has fewer, and the frame rate in Hz.
-    :raises ValueError: if the file cannot be read as one video of constant frame rate.
+    :raises ValueError: if the file cannot be read as one video of constant frame rate, or
+        is damaged.
     """
     import av
 
     if path.stat().st_size == 0:
         msg = f"`path`: {path} is empty (0 bytes)."
         raise ValueError(msg)
+    known = inspect_container(path)
+    if known.fault.startswith("is cut short"):
+        faults.add(known.fault)
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
+        with (
+            decoder_log() as log,
+            av.open(as_file(path), **only_this_file()) as file,
+        ):
+            if not file.streams.video:
                 msg = f"`path`: {path} holds no video stream (is it an audio file?)."
                 raise ValueError(msg)
-            stream = container.streams.video[0]
-            _check_index(path, stream)
-            stream.thread_type = "AUTO"
-            reading = _decode(path, container, stream, start, num_frames)
+            stream = file.streams.video[0]
+            check_size(path, stream.height or 0, stream.width or 0)
+            _check_index(faults, stream)
+            stream.codec_context.options = {
+                "err_detect": _ERRORS,
+                "max_pixels": str(LARGEST),
+            }
+            stream.codec_context.thread_type = "NONE"
+            stream.codec_context.thread_count = 1
+            reading = _decode(faults, file, stream, start, num_frames, log)
             if not reading.times:
                 msg = f"`path`: no frame of {path} can be decoded. {_TRUNCATED}"
                 raise ValueError(msg)
-            rate = _frame_rate(path, stream, reading.times)
+            if known.fault:
+                faults.add(known.fault)
+            rate = _frame_rate(path, stream, reading.times, bool(faults.notes))
             if reading.ended:
-                _check_complete(path, container, stream, reading.times, rate)
+                _check_complete(faults, file, stream, reading, rate, known)
     except av.error.FFmpegError as error:
         reason = error.strerror or str(error)
         msg = f"`path`: {path} cannot be read as a video ({reason}). {_TRUNCATED}"
@@ -82,39 +113,82 @@ _TRUNCATED = "Is the file a complete video? Copy or encode it again."
 
 
 def _decode(
-    path: Path, container: Any, stream: VideoStream, start: int, num_frames: int | None
+    faults: Faults,
+    container: Any,
+    stream: VideoStream,
+    start: int,
+    num_frames: int | None,
+    log: Log,
 ) -> _Reading:
     reading = _Reading([], [])
     last = None if num_frames is None else start + num_frames
+    decoder, demuxer = stream.codec_context.name, container.format.name
+    log.damage()  # of the first frames, which are decoded again
     for packet in container.demux(stream):
+        at = _frame_of(packet, stream, reading)
+        fault = log.damage(demuxer)
+        if fault:
+            faults.add(f"is damaged before frame {at} ({fault})")
         if getattr(packet, "is_corrupt", False):
-            msg = f"`path`: {path} is damaged or cut short. {_TRUNCATED}"
-            raise ValueError(msg)
-        for frame in packet.decode():
+            faults.add("is damaged or cut short", at)
+        for frame in _frames_of(packet, faults, at, log):
             if last is not None and len(reading.times) >= last:
                 return reading
             if getattr(frame, "is_corrupt", False):
-                msg = (
-                    f"`path`: frame {len(reading.times)} of {path} is damaged. "
-                    f"{_TRUNCATED}"
-                )
-                raise ValueError(msg)
+                faults.add("is damaged", len(reading.times))
             reading.times.append(
-                None if frame.pts is None else frame.pts * Fraction(frame.time_base)
+                None
+                if frame.pts is None or frame.time_base is None
+                else frame.pts * Fraction(frame.time_base)
             )
             if len(reading.times) > start:
-                reading.frames.append(_to_tensor(path, frame))
-                if reading.frames[-1].shape != reading.frames[0].shape:
-                    msg = (
-                        f"`path`: the frame size of {path} changes on the way. Re-encode "
-                        "it at one size."
-                    )
-                    raise ValueError(msg)
+                reading.frames.append(_to_tensor(faults.path, frame))
+                _check_same_size(faults.path, reading.frames)
+        fault = log.damage(decoder, demuxer)
+        if fault:
+            faults.add(f"is damaged ({fault})", at)
+        if packet.size and not getattr(packet, "is_discard", False):
+            reading.packets += 1
     reading.ended = True
     return reading
 
 
+def _frames_of(packet: Packet, faults: Faults, at: int, log: Log) -> list[VideoFrame]:
+    import av
+
+    try:
+        return packet.decode()
+    except av.error.FFmpegError as error:
+        size = log.refused_size()
+        if size is not None:
+            check_size(faults.path, *size)
+        said = log.damage(packet.stream.codec_context.name)
+        faults.add(f"cannot be decoded ({said or error.strerror or error})", at)
+        return []
+
+
+def _frame_of(packet: Packet, stream: VideoStream, reading: _Reading) -> int:
+    """Number of the frame in a packet: by its time, where that is known."""
+    rate = stream.average_rate or stream.guessed_rate
+    if packet.pts is None or packet.time_base is None or not rate:
+        return reading.packets
+    first = next((time for time in reading.times if time is not None), None)
+    if first is None:
+        first = (stream.start_time or 0) * Fraction(stream.time_base or 1)
+    return max(0, round((packet.pts * Fraction(packet.time_base) - first) * rate))
+
+
+def _check_same_size(path: Path, frames: list[Tensor]) -> None:
+    if frames[-1].shape != frames[0].shape:
+        msg = (
+            f"`path`: the frame size of {path} changes on the way. Re-encode it at one "
+            "size."
+        )
+        raise ValueError(msg)
+
+
 def _to_tensor(path: Path, frame: VideoFrame) -> Tensor:
+    check_size(path, frame.height, frame.width)
     if frame.interlaced_frame:
         msg = (
             f"`path`: {path} is interlaced: each frame mixes two moments. Deinterlace it "
@@ -153,9 +227,13 @@ def _turn(path: Path, rgb: np.ndarray, frame: VideoFrame) -> np.ndarray:
 
 
 def _frame_rate(
-    path: Path, stream: VideoStream, times: list[Fraction | None]
+    path: Path, stream: VideoStream, times: list[Fraction | None], damaged: bool
 ) -> Fraction:
-    """The rate on which all time stamps lie, up to the rounding of the container."""
+    """
+    The rate on which all time stamps lie, up to the rounding of the container.
+
+    Of a damaged file it is the one that it declares, frames being missing.
+    """
     declared = [stream.guessed_rate, stream.average_rate, stream.base_rate]
     rates = [Fraction(rate) for rate in declared if rate]
     known = [time for time in times if time is not None]
@@ -169,6 +247,8 @@ def _frame_rate(
         for rate in rates:
             if _fits(known, rate, unit):
                 return rate
+        if damaged and rates:
+            return rates[0]
         steps = [float(b - a) * 1000 for a, b in pairwise(known)]
         msg = (
             f"`path`: {path} has a variable frame rate (frames {min(steps):.4g} to "
@@ -194,42 +274,68 @@ def _fits(times: list[Fraction], rate: Fraction, unit: Fraction) -> bool:
     )
 
 
-def _check_index(path: Path, stream: VideoStream) -> None:
+def _check_index(faults: Faults, stream: VideoStream) -> None:
     """Refuse a file whose index points beyond its end: it was cut."""
-    size = path.stat().st_size
+    size = faults.path.stat().st_size
     entries = getattr(stream, "index_entries", None)
     if entries and max(entry.pos + entry.size for entry in entries) > size:
-        msg = (
-            f"`path`: {path} is cut short: its index points past its end. {_TRUNCATED}"
-        )
-        raise ValueError(msg)
+        faults.add("is cut short: its index points past its end")
 
 
 def _check_complete(
-    path: Path,
+    faults: Faults,
     container: Any,
     stream: VideoStream,
-    times: list[Fraction | None],
+    reading: _Reading,
     rate: Fraction,
+    known: Container,
 ) -> None:
-    """Refuse a file that ends well before the duration that it declares."""
-    declared: Fraction | None = None
-    if stream.duration and stream.time_base:
-        declared = stream.duration * Fraction(stream.time_base)
-    elif container.duration and len(container.streams) == 1:
-        declared = Fraction(container.duration, 1_000_000)
-    if declared is not None:
-        expected = round(declared * rate)
-        missing = expected - len(times)
-        if missing > max(1, 0.01 * expected):
-            msg = (
-                f"`path`: {path} declares {float(declared):.3f} s, about {expected} "
-                f"frames, but only {len(times)} can be decoded. {_TRUNCATED}"
+    """Refuse a file with fewer frames than it declares, if only by one."""
+    count = len(reading.times)
+    if stream.codec_context.name not in _HIDDEN and count < reading.packets:
+        faults.add(f"holds {reading.packets} frames, but only {count} can be decoded")
+    declared = known.frames
+    if declared is None and known.kind == "avi":
+        declared = stream.frames or None
+    if declared is not None and declared != count:
+        faults.add(f"declares {declared} frames, but {count} can be decoded")
+    duration = _declared_duration(container, stream, reading.times[0])
+    if duration is None:
+        if stream.frames > count:
+            faults.add(
+                f"declares {stream.frames} frames, but only {count} can be decoded"
             )
-            raise ValueError(msg)
-    elif stream.frames > len(times):
-        msg = (
-            f"`path`: {path} declares {stream.frames} frames, but only {len(times)} can "
-            f"be decoded. {_TRUNCATED}"
+        return
+    missing = float(duration * rate) - count
+    if missing > _slack(known.kind, float(duration * rate)):
+        faults.add(
+            f"declares {float(duration):.3f} s, about {round(duration * rate)} frames, "
+            f"but only {count} can be decoded"
         )
-        raise ValueError(msg)
+
+
+def _slack(kind: str, expected: float) -> float:
+    """Frames by which a duration may be wrong, by the kind of container."""
+    return 0.75 if kind in ("matroska", "mp4", "avi") else max(1, 0.01 * expected)
+
+
+def _declared_duration(
+    container: Any, stream: VideoStream, first: Fraction | None
+) -> Fraction | None:
+    """Seconds from the first frame to the end of the last one."""
+    if stream.duration and stream.time_base:
+        return stream.duration * Fraction(stream.time_base)
+    end = None
+    if stream.metadata.get("DURATION"):
+        end = _seconds(stream.metadata["DURATION"])
+    if end is None and container.duration and len(container.streams) == 1:
+        end = Fraction(container.duration, 1_000_000)
+    return None if end is None else end - max(first or Fraction(0), Fraction(0))
+
+
+def _seconds(text: str) -> Fraction | None:
+    """Of a time such as 00:00:01.960000000."""
+    match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text.strip("\0 "))
+    if match is None:
+        return None
+    return 3600 * int(match[1]) + 60 * int(match[2]) + Fraction(match[3])

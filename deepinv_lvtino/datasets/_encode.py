@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from deepinv_lvtino.datasets._colour import rgb_to_yuv
+from deepinv_lvtino.datasets._names import as_file
 
 _LARGEST_TERM = 2**31
 
@@ -57,8 +58,7 @@ def encode_file(
             raise ValueError(msg)
         options = {**options, "x264-params": x264}
     rgb = not pixels.startswith("yuv")
-    # absolute, as what stands before a colon would else be a protocol
-    with av.open(str(path.absolute()), "w") as container:
+    with av.open(as_file(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         stream.codec_context.time_base = 1 / fps
@@ -97,7 +97,8 @@ def _codec(
         if "libx264rgb" in av.codecs_available:
             return "libx264rgb", "rgb24", {"qp": "0", "preset": "fast", **order}
         if suffix in (".mkv", ".avi"):
-            return "ffv1", "bgr0", {}
+            # a checksum for each slice, and no frame that needs another one
+            return "ffv1", "bgr0", {"level": "3", "slicecrc": "1", "g": "1"}
         msg = (
             "`lossless` video needs PyAV with libx264 for .mp4 and .mov. Write .mkv or "
             "a folder of frames."

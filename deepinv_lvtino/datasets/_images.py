@@ -3,17 +3,47 @@ r"""Frames as image files."""
 from __future__ import annotations
 
 import re
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from deepinv_lvtino.datasets._colour import frame_to_rgb
+from deepinv_lvtino.datasets._damage import decoder_log
+from deepinv_lvtino.datasets._names import TooLarge, as_file, check_size
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 )
 _WITH_ALPHA = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
+
+
+# by content, whatever the name says: no format that runs a program
+_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "PPM")
+_PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    ValueError,
+    UserWarning,
+    Image.DecompressionBombError,
+)
+
+
+class DamagedImage(ValueError):
+    """A picture that cannot be decoded, or only in part; says what is wrong with it."""
+
+
+class SeveralPictures(ValueError):
+    """A file with more than one picture."""
 
 
 def list_frames(folder: Path) -> list[Path]:
@@ -45,21 +75,13 @@ def read_image(path: Path) -> np.ndarray:
 
     :param pathlib.Path path: the file.
     :return: (numpy.ndarray) float32, shape ``(H, W, 3)``, in [0, 1].
-    :raises ValueError: if the file cannot be decoded, has transparent pixels, or holds
-        values without a known range (32-bit integers or floating point).
+    :raises DamagedImage: if the file cannot be decoded as a whole.
+    :raises ValueError: if it is too large, has transparent pixels or several pictures, or
+        holds values without a known range (32-bit integers or floating point).
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            if _is_deep_colour(path, image):
-                return _read_deep(path)
-            turned = ImageOps.exif_transpose(image)
-    except UnidentifiedImageError as error:
-        msg = f"`path`: {path} is not an image that can be read. Remove or replace it."
-        raise ValueError(msg) from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        msg = f"`path`: {path} cannot be decoded ({error}). Is the file complete?"
-        raise ValueError(msg) from error
+    turned = _load(path)
+    if turned is None:
+        return _read_deep(path)
     if turned.mode.startswith("I;16"):
         grey = np.asarray(turned, dtype=np.float32) / 65535
         return np.repeat(grey[..., None], 3, axis=2)
@@ -80,6 +102,75 @@ def read_image(path: Path) -> np.ndarray:
     return np.asarray(turned.convert("RGB"), dtype=np.float32) / 255
 
 
+def _load(path: Path) -> Image.Image | None:
+    """The whole picture, verified; None if Pillow would cut its 16 bit to 8."""
+    try:
+        with _strict_pillow(), path.open("rb") as file:
+            with Image.open(file, formats=_FORMATS) as image:
+                check_size(path, image.height, image.width)
+                _check_single(path, image)
+                deep = _is_deep_colour(path, image)
+                image.verify()  # checksums, where the format has them
+            with Image.open(file, formats=_FORMATS) as image:
+                image.load()
+                turned = ImageOps.exif_transpose(image)
+                fault = _jpeg_fault(path) if image.format in ("JPEG", "MPO") else None
+    except (TooLarge, SeveralPictures):
+        raise
+    except UnidentifiedImageError as error:
+        msg = "is not an image that can be read"
+        raise DamagedImage(msg) from error
+    except _PILLOW_ERRORS as error:
+        msg = f"cannot be decoded ({error or type(error).__name__})"
+        raise DamagedImage(msg) from error
+    if fault:
+        msg = f"is damaged ({fault})"
+        raise DamagedImage(msg)
+    return None if deep else turned
+
+
+@contextmanager
+def _strict_pillow() -> Iterator[None]:
+    """No truncated pictures, and warnings of damage as errors."""
+    lenient = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        with warnings.catch_warnings():
+            # size is checked by us; metadata are not used
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("error", message="(?i).*truncated")
+            yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+
+
+def _check_single(path: Path, image: Image.Image) -> None:
+    count = getattr(image, "n_frames", 1)
+    if count > 1 and image.format != "MPO":  # a photograph with small copies of it
+        msg = (
+            f"`path`: {path} holds {count} pictures. Give each frame a file of its own, "
+            f"for example with `ffmpeg -i {path.name} FOLDER/%05d.png`."
+        )
+        raise SeveralPictures(msg)
+
+
+def _jpeg_fault(path: Path) -> str | None:
+    """What FFmpeg's decoder says about a JPEG; Pillow's says nothing."""
+    import av
+
+    with decoder_log() as log:
+        try:
+            with av.open(as_file(path), format="jpeg_pipe") as container:
+                container.streams.video[0].codec_context.thread_count = 1
+                for _ in container.decode(video=0):
+                    pass
+        except (av.error.PatchWelcomeError, NotImplementedError):
+            return None  # a kind that it does not know
+        except av.error.FFmpegError as error:
+            return log.damage("mjpeg") or error.strerror or str(error)
+        return log.damage("mjpeg")
+
+
 def _is_deep_colour(path: Path, image: Image.Image) -> bool:
     """Whether Pillow would cut 16-bit colour to 8 bit (it keeps 16-bit grey)."""
     if image.format != "PNG":
@@ -92,7 +183,8 @@ def _is_deep_colour(path: Path, image: Image.Image) -> bool:
 def _read_deep(path: Path) -> np.ndarray:
     import av
 
-    with av.open(str(path)) as container:
+    # as a PNG and nothing else: a % in a name stands for a number elsewhere
+    with av.open(as_file(path), format="png_pipe") as container:
         frame = next(container.decode(video=0))
         if frame.format.name.startswith(("rgba", "ya")):
             msg = (

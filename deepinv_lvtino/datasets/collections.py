@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from deepinv_lvtino.datasets._damage import check_damaged
 from deepinv_lvtino.datasets._images import list_frames, natural_key
-from deepinv_lvtino.datasets.video import VIDEO_SUFFIXES, read_video, resize_video
+from deepinv_lvtino.datasets.video import (
+    VIDEO_SUFFIXES,
+    VideoClip,
+    read_video,
+    resize_video,
+)
 from deepinv_lvtino.utils import check_counts
 
 #: Suffixes of the files that count as videos in a collection.
@@ -37,6 +44,7 @@ class VideoCollection(Dataset[Tensor]):
     :param int width: width in pixels.
     :param int start: frames to leave out at the beginning of each video.
     :param Sequence[pathlib.Path] videos: the videos, if not all below ``root``.
+    :param str damaged: ``'refuse'`` a damaged video, or ``'accept'``: take what is left.
     :raises FileNotFoundError: if there is no such folder, or no video in it.
     :raises ValueError: if a size is not positive, or ``start`` is negative.
 
@@ -63,6 +71,7 @@ class VideoCollection(Dataset[Tensor]):
         *,
         start: int = 0,
         videos: Sequence[Path] | None = None,
+        damaged: str = "refuse",
     ) -> None:
         self.root = Path(root)
         check_counts(num_frames=num_frames, height=height, width=width)
@@ -70,7 +79,9 @@ class VideoCollection(Dataset[Tensor]):
             msg = f"`start` must be 0 or positive; got {start}."
             raise ValueError(msg)
         self.size = num_frames, height, width
+        check_damaged(damaged)
         self.start = start
+        self.damaged = damaged
         self.videos = list(find_videos(self.root) if videos is None else videos)
 
     @property
@@ -89,9 +100,21 @@ class VideoCollection(Dataset[Tensor]):
         :return: (:class:`torch.Tensor`) clip ``(3, T, H, W)``, float32, in [0, 1].
         :raises ValueError: if it cannot be read, or is too short.
         """
+        return self.read(index).frames
+
+    def read(self, index: int) -> VideoClip:
+        r"""
+        Read one clip, with its frame rate and what is wrong with its file.
+
+        :param int index: number of the video.
+        :return: (:class:`VideoClip`) frames ``(3, T, H, W)`` in [0, 1], and the rest.
+        :raises ValueError: if it cannot be read, or is too short.
+        """
         num_frames, height, width = self.size
-        clip = read_video(self.videos[index], num_frames, self.start)
-        return resize_video(clip.frames, height, width)
+        clip = read_video(
+            self.videos[index], num_frames, self.start, damaged=self.damaged
+        )
+        return replace(clip, frames=resize_video(clip.frames, height, width))
 
 
 def find_videos(root: str | os.PathLike[str]) -> list[Path]:

@@ -2,6 +2,7 @@ r"""Video files and folders of frames, as tensors and back."""
 
 from __future__ import annotations
 
+import operator
 import os
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,10 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from deepinv_lvtino._staging import Stage
+from deepinv_lvtino.datasets._damage import Faults, check_damaged
 from deepinv_lvtino.datasets._decode import decode_file
 from deepinv_lvtino.datasets._encode import encode_file
+from deepinv_lvtino.datasets._folders import list_sequence
 from deepinv_lvtino.datasets._images import (
     IMAGE_SUFFIXES,
+    DamagedImage,
     list_frames,
     read_image,
     write_image,
@@ -25,6 +29,8 @@ from deepinv_lvtino.datasets._images import (
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
 _FOLDER_FPS = Fraction(24)
+# what is above is no overshoot of a solver, but another range
+_LARGEST_VALUE = 16.0
 
 
 @dataclass(frozen=True)
@@ -34,10 +40,13 @@ class VideoClip:
 
     :param torch.Tensor frames: shape ``(3, T, H, W)``, float32, in [0, 1].
     :param fractions.Fraction fps: frames per second.
+    :param tuple[str, ...] damage: what is wrong with the file it was read from, where
+        that was accepted.
     """
 
     frames: Tensor
     fps: Fraction
+    damage: tuple[str, ...] = ()
 
 
 def read_video(
@@ -46,6 +55,7 @@ def read_video(
     start: int = 0,
     *,
     fps: Fraction | float | None = None,
+    damaged: str = "refuse",
 ) -> VideoClip:
     r"""
     Read a video file, or a folder of frames in natural order.
@@ -53,8 +63,13 @@ def read_video(
     Colours are converted to full-range RGB with the matrix and the range that the file
     declares (BT.601 and limited where it does not say, as FFmpeg does), and the rotation
     that cameras note in the file is applied. Grey frames become RGB. A file that is cut
-    short, has a variable frame rate or is interlaced is refused rather than read as
-    something else.
+    short or damaged, has a variable frame rate or is interlaced is refused rather than
+    read as something else, and so is a folder whose numbers have a gap, or that holds two
+    sequences.
+
+    Damage is known from what the container stores (sizes, numbers of frames, checksums)
+    and from what the decoder reports. Some formats store too little: a changed bit in
+    VP9, GIF or an uncompressed picture may show as other pixels, and nothing can tell.
 
     :param str path: a video file of any kind that FFmpeg reads, or a folder of images
         (PNG, JPEG, TIFF, BMP, WebP, PPM; 8 or 16 bit, opaque).
@@ -62,10 +77,14 @@ def read_video(
     :param int start: frames to leave out at the beginning.
     :param fractions.Fraction, float fps: frame rate in Hz of a folder, which does not
         store one; 24 by default. A video file has its own.
+    :param str damaged: ``'refuse'`` a damaged or incomplete file or folder, or
+        ``'accept'``: take what is left, and list what is wrong in ``damage`` of the clip.
     :return: (:class:`VideoClip`) frames ``(3, T, H, W)`` in [0, 1] and frame rate.
     :raises FileNotFoundError: if there is no such file or folder.
+    :raises TypeError: if a number of frames is not an integer.
     :raises ValueError: if the file or a frame cannot be read, is incomplete, has fewer
-        than ``start + num_frames`` frames, or is of a kind named above.
+        than ``start + num_frames`` frames, is larger than 8192x4320 pixels, or is of a
+        kind named above.
 
     |sep|
 
@@ -81,18 +100,24 @@ def read_video(
         ((3, 5, 32, 48), Fraction(25, 1))
     """
     path = Path(path)
+    num_frames = None if num_frames is None else _whole("num_frames", num_frames)
+    start = _whole("start", start)
     if num_frames is not None and num_frames < 1:
         msg = f"`num_frames` must be at least 1; got {num_frames}."
         raise ValueError(msg)
     if start < 0:
         msg = f"`start` must be 0 or positive; got {start}."
         raise ValueError(msg)
+    check_damaged(damaged)
+    faults = Faults(path, damaged == "accept")
+    if path.is_dir():
+        faults.remedy = "Add or replace what is missing"
     if not path.exists():
         msg = f"`path`: there is no file or folder {path}."
         raise FileNotFoundError(msg)
     if path.is_dir():
         rate = _FOLDER_FPS if fps is None else exact_fps(fps)
-        frames = _read_folder(path, start, num_frames)
+        frames = _read_folder(path, start, num_frames, faults)
     else:
         if fps is not None:
             msg = (
@@ -106,7 +131,7 @@ def read_video(
                 "holds the frames."
             )
             raise ValueError(msg)
-        frames, rate = decode_file(path, start, num_frames)
+        frames, rate = decode_file(path, start, num_frames, faults)
     if not frames or (num_frames is not None and len(frames) < num_frames):
         wanted = "at least one frame" if num_frames is None else f"{num_frames} frames"
         msg = (
@@ -114,11 +139,25 @@ def read_video(
             f"only {len(frames)} from there. Ask for fewer."
         )
         raise ValueError(msg)
-    return VideoClip(torch.stack(frames, dim=1), rate)
+    return VideoClip(torch.stack(frames, dim=1), rate, tuple(faults.notes))
 
 
-def _read_folder(folder: Path, start: int, num_frames: int | None) -> list[Tensor]:
-    paths = list_frames(folder)
+def _whole(name: str, value: int) -> int:
+    """A number of frames as Python's integer."""
+    if isinstance(value, bool):
+        msg = f"`{name}` must be an integer; got {value}."
+        raise TypeError(msg)
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        msg = f"`{name}` must be an integer; got {value!r} ({type(value).__name__})."
+        raise TypeError(msg) from error
+
+
+def _read_folder(
+    folder: Path, start: int, num_frames: int | None, faults: Faults
+) -> list[Tensor]:
+    paths = list_sequence(folder, faults)
     if not paths:
         msg = (
             f"`path`: the folder {folder} holds no image. Expected frames such as "
@@ -128,7 +167,11 @@ def _read_folder(folder: Path, start: int, num_frames: int | None) -> list[Tenso
     stop = None if num_frames is None else start + num_frames
     frames: list[Tensor] = []
     for path in paths[start:stop]:
-        rgb = read_image(path)
+        try:
+            rgb = read_image(path)
+        except DamagedImage as error:
+            faults.add(str(error), path=path)
+            continue
         frames.append(torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1))))
         if frames[-1].shape != frames[0].shape:
             msg = (
@@ -172,6 +215,7 @@ def write_video(
     :return: (pathlib.Path) the path.
     :raises FileExistsError: if the output exists and may not be replaced.
     :raises BlockingIOError: if another run is writing the same output.
+    :raises TypeError: if the frames are not a tensor, or ``crf`` is not an integer.
     :raises ValueError: if an argument is not as above.
     """
     path = Path(path)
@@ -179,6 +223,7 @@ def write_video(
         fps = frames.fps if fps is None else fps
         frames = frames.frames
     _check_frames(frames)
+    crf = _whole("crf", crf)
     if not 0 <= crf <= 51:
         msg = f"`crf` must be from 0 (best) to 51; got {crf}."
         raise ValueError(msg)
@@ -245,6 +290,13 @@ def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> No
 
 
 def _check_frames(frames: Tensor) -> None:
+    if not isinstance(frames, Tensor):
+        msg = (
+            "`frames` must be a torch tensor (3, T, H, W) with values in [0, 1]; got "
+            f"{type(frames).__name__}. Convert 8-bit frames (T, H, W, 3) of NumPy with "
+            "`torch.from_numpy(frames).permute(3, 0, 1, 2).float() / 255`."
+        )
+        raise TypeError(msg)
     if frames.ndim != 4 or frames.shape[0] != 3 or frames.numel() == 0:
         msg = (
             "`frames` must be one RGB video (3, T, H, W) with at least one frame; got "
@@ -259,6 +311,13 @@ def _check_frames(frames: Tensor) -> None:
         raise ValueError(msg)
     if not bool(torch.isfinite(frames).all()):
         msg = "`frames` holds values that are not finite. Check what computed it."
+        raise ValueError(msg)
+    largest = float(frames.max())
+    if largest > _LARGEST_VALUE:
+        msg = (
+            f"`frames` must have values in [0, 1]; got values up to {largest:.4g}. Divide "
+            "those of 0 to 255 by 255."
+        )
         raise ValueError(msg)
 
 
