@@ -19,6 +19,7 @@ from deepinv_lvtino.models import (
     MemoryEstimate,
     OutOfMemory,
     SDXLConsistencyModel,
+    TinyVideoDecoder,
     WanConsistencyModel,
 )
 
@@ -109,6 +110,27 @@ def test_restore_from_a_local_folder(
     expected = solver(physics(x), physics)[0].clamp(0, 1)
     found = read_video(output).frames
     torch.testing.assert_close(found, expected, atol=0.5 / 255 + 1e-6, rtol=0)
+
+
+def test_a_tiny_decoder_for_the_video_model(
+    weights: Path,
+    clean: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    torch.manual_seed(0)
+    decoder = TinyVideoDecoder(latent_channels=4, widths=(4, 4, 4, 4))
+    torch.save(decoder.state_dict(), tmp_path / "taew2_1.pth")
+    fixed = ("--weights", weights, "--problem", "B", "--decoder")
+    options = (*fixed, tmp_path / "taew2_1.pth", "--eta", "1")
+    assert run(*restore(clean, tmp_path / "out", *options)) == 0
+    entry = report_of(tmp_path / "out.json")["weights"]
+    assert entry["decoder"] == str(tmp_path / "taew2_1.pth")
+    assert (entry["video"]["entry"], entry["video"]["layout"]) == ("generator", "Wan")
+    assert run(*restore(clean, tmp_path / "b", *fixed, "nowhere.pth")) == 2
+    assert "nowhere.pth does not exist" in capsys.readouterr().err
+    assert run(*restore(clean, tmp_path / "b", *options[:-1], "0")) == 2
+    assert "--decoder is for the video model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

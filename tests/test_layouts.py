@@ -13,6 +13,7 @@ import diffusers
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import checkpoints
@@ -466,3 +467,43 @@ def test_a_diffusers_without_any_flow_says_so(
     monkeypatch.setattr(diffusers, "AnyFlowTransformer3DModel", None)
     with pytest.raises(ImportError, match="has no AnyFlowTransformer3DModel"):
         _layouts.build_transformer({"_class_name": "AnyFlowTransformer3DModel"})
+
+
+# -- the released system's own tensors -------------------------------------------------
+
+PARITY = Path(__file__).parents[2] / "shared" / "data" / "parity"
+
+
+@pytest.mark.skipif(not PARITY.is_dir(), reason="needs the recorded tensors")
+@pytest.mark.parametrize("kind", ["causvid", "rcm"])
+def test_the_recorded_network_answers_without_a_base_model(
+    kind: str, tmp_path: Path
+) -> None:
+    path = PARITY / "causvid_tiny" / "model.pt"
+    if kind == "rcm":  # the same weights in the other layout
+        weights = {
+            name.replace("model.", "net.", 1): tensor
+            for name, tensor in _checkpoints.read_file(path).items()
+        }
+        matrix = weights["net.patch_embedding.weight"].flatten(1)
+        path = tmp_path / "rcm.pt"
+        torch.save(weights | {"net.patch_embedding.weight": matrix}, path)
+    recorded = load_file(PARITY / "causvid_tiny" / "io.safetensors")
+    told = load_file(PARITY / "embeddings.safetensors")["video_prompt_embeds"]
+    model = load(
+        None,
+        path,
+        config=PARITY / "causvid_tiny",
+        autoencoder=PARITY / "wan_vae_tiny",
+        embeddings={"prompt_embeds": told},
+    )
+    with torch.no_grad():
+        flow = model.network(
+            recorded["x"], recorded["t"].float(), recorded["context"]
+        ).sample
+    torch.testing.assert_close(flow, recorded["flow_ref"], atol=2e-5, rtol=0)
+    recorded = load_file(PARITY / "wan_vae_tiny" / "io.safetensors")
+    latent = recorded["latent_ref"].transpose(1, 2)
+    pixels = recorded["pixels"].transpose(1, 2)
+    found = model.encode((pixels + 1) / 2)
+    torch.testing.assert_close(found, latent, atol=2e-5, rtol=0)

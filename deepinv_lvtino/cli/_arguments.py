@@ -253,6 +253,12 @@ def _models(parser: argparse.ArgumentParser) -> None:
         "autoencoders",
     )
     group.add_argument(
+        "--decoder",
+        metavar="FILE",
+        help="tiny decoder of Wan's latents, faster and less precise than the "
+        "autoencoder: TAEHV's taew2_1, a file or OWNER/NAME/FILE on the Hub",
+    )
+    group.add_argument(
         "--dtype",
         choices=("bfloat16", "float16", "float32"),
         help="precision of the networks; default: on a GPU bfloat16 (SDXL: float16), else "

@@ -128,6 +128,7 @@ def _networks(arguments: argparse.Namespace, device: torch.device) -> Models:
         "prompt": arguments.prompt,
         "dtype": arguments.dtype,
         "tile": arguments.tile,
+        "decoder": arguments.decoder,
         "revision": ", ".join("=".join(pair) for pair in arguments.revision or ()),
     }
     chosen = "; ".join(f"{key} {value}" for key, value in options.items() if value)

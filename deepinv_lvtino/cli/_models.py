@@ -143,7 +143,15 @@ def _check_complete(repository: str, folder: Path, files: list[str]) -> None:
 def check_model(arguments: argparse.Namespace) -> None:
     """Refuse options that cannot be followed, before anything is read."""
     if arguments.model == "embedded":
-        for name in ("weights", "prompt", "frame_batch", "tile", "dtype", "revision"):
+        for name in (
+            "weights",
+            "prompt",
+            "frame_batch",
+            "tile",
+            "decoder",
+            "dtype",
+            "revision",
+        ):
             if getattr(arguments, name) is not None:
                 option = "--" + name.replace("_", "-")
                 msg = f"{option} is for --model wan; the embedded models have no such."
@@ -152,6 +160,9 @@ def check_model(arguments: argparse.Namespace) -> None:
     for name in ("diffusers", "transformers"):
         library(name)
     _tiles(arguments)
+    if arguments.decoder is not None and "wan" not in _used(arguments):
+        msg = "--decoder is for the video model, which --eta 0 leaves out."
+        raise UserError(msg)
     revisions = _revisions(arguments, _files(_used(arguments)))
     if arguments.weights is not None:
         if revisions:
@@ -206,6 +217,7 @@ def published_models(
                 prompt=arguments.prompt or WAN_PROMPT,
                 revision=revision,
                 checkpoint_revision=checkpoint_revision,
+                decoder=arguments.decoder,
                 **options,
             )
         if "sdxl" in used:
@@ -241,7 +253,9 @@ def _local(arguments: argparse.Namespace, name: str) -> str:
     return str(path.resolve())
 
 
-def weights_entry(arguments: argparse.Namespace) -> dict[str, Any]:
+def weights_entry(
+    arguments: argparse.Namespace, video_model: Any = None
+) -> dict[str, Any]:
     """What the report says about the weights: where they are from, and their commits."""
     wanted = _files(_used(arguments))
     revisions = dict(arguments.revision or ())
@@ -251,7 +265,14 @@ def weights_entry(arguments: argparse.Namespace) -> dict[str, Any]:
             revision = revisions.get(repository)
             found = fetch(repository, files, revision=revision, local_files_only=True)
             commits[repository] = found.name
-    return {"folder": arguments.weights, "commits": commits, "prompt": arguments.prompt}
+    entry = {
+        "folder": arguments.weights,
+        "commits": commits,
+        "prompt": arguments.prompt,
+        "decoder": arguments.decoder,
+    }
+    taken = getattr(video_model, "taken", None)
+    return entry | ({"video": taken} if taken else {})
 
 
 def in_words(message: str) -> str:

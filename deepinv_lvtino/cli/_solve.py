@@ -281,7 +281,9 @@ def restore_and_write(
             "video": _model_name(solver.video_model),
             "image": _model_name(solver.image_model),
         },
-        "weights": weights_entry(arguments) if _is_published(arguments) else None,
+        "weights": weights_entry(arguments, solver.video_model)
+        if _is_published(arguments)
+        else None,
         "metrics": metrics,
         "seconds": watch.seconds,
     }
