@@ -364,6 +364,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="faults-") as place:
         clip = Path(place) / "clip.mkv"
         write_video(clip, procedural_clip(5, 32, 48), 25, lossless=True)
+        for command, argv in commands(Path(place) / "first", clip, True).items():
+            if command in options.commands:  # loads everything, before the forks
+                command_line(argv)
         for command in options.commands:
             for moment in options.moments or MOMENTS[command]:
                 for fault in options.faults:
