@@ -303,9 +303,10 @@ def strike_once(
         entry["next exit"] = run(argv, log, None, "", folder)
         entry["next outputs"] = verdict(command, old, folder)
         entry["next others"] = others(command, folder)
+    elsewhere = Path(tempfile.gettempdir())
     for path in map(Path, kept):
-        if path.is_dir() and path.parent == Path(tempfile.gettempdir()):
-            shutil.rmtree(path)
+        if path.is_dir() and elsewhere in path.parents:
+            shutil.rmtree(elsewhere / path.relative_to(elsewhere).parts[0])
     log.unlink()
     entry["failures"] = judge(entry)
     return entry

@@ -40,6 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from deepinv_lvtino._staging import Stage
 from deepinv_lvtino.datasets._motion import (
     Outline,
     camera_speed,
@@ -208,19 +209,19 @@ def dead_leaves_pool(
     )
     _check_numbers(seed=seed, first=first)
     path = Path(path)
-    temporary = path.with_name(path.name + ".part")
     shape = num_clips, 3, num_frames, height, width
-    pool = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
     size = num_frames, height, width
     jobs: list[_Job] = [
         (range(start, min(start + _PART, num_clips)), first, size, seed)
         for start in range(0, num_clips, _PART)
     ]
-    for part, clips in _mapped(jobs, workers):
-        pool[part.start : part.stop] = clips
-    pool.flush()
-    del pool
-    temporary.replace(path)
+    with Stage([path]) as stage:
+        pool = np.lib.format.open_memmap(stage.path(path), "w+", np.uint8, shape)
+        for part, clips in _mapped(jobs, workers):
+            pool[part.start : part.stop] = clips
+        pool.flush()
+        del pool
+        stage.commit()
     return path
 
 

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from deepinv.models import Denoiser
 from torch import Tensor, nn
 
+from deepinv_lvtino._staging import Stage
 from deepinv_lvtino.models.consistency import ConsistencyModel
 from deepinv_lvtino.models.noise_schedules import (
     NoiseSchedule,
@@ -453,15 +454,14 @@ def save_tiny(
     from safetensors.torch import save_file
 
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {
         key: value.detach().cpu().half().contiguous()
         for key, value in network.state_dict().items()
     }
     text = {"tiny_config": json.dumps(asdict(network.config)), **(metadata or {})}
-    temporary = path.with_name(path.name + ".part")
-    save_file(state, temporary, metadata=text)
-    temporary.replace(path)
+    with Stage([path]) as stage:
+        save_file(state, stage.path(path), metadata=text)
+        stage.commit()
 
 
 def tiny_video(**kwargs: Any) -> TinyConsistencyModel:
