@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from deepinv_lvtino.models._checkpoints import Source, Weights, fill, read_file
 from deepinv_lvtino.models._memory import parameters_on_meta
 
-# layers of one stage: three blocks with a memory, upsampling in space, in time, projection
-_STAGE = 6
-_FIRST = 3
 _IMAGE_CHANNELS = 3
+# where the layers are: the first, one at the end of each of three stages, and the last
+_FIRST, _ENDS, _LAST = 1, (8, 14, 20), 22
 
 
 class _Memory(nn.Module):
@@ -185,16 +184,14 @@ def _sizes(weights: Weights) -> dict[str, Any]:
         tensor = weights.get(f"decoder.{index}.weight")
         return default if tensor is None or tensor.ndim != 4 else tensor.shape[axis]
 
-    first = _FIRST - 2
-    projections = [_FIRST + _STAGE * (stage + 1) - 1 for stage in range(3)]
-    pixels = channels(projections[-1] + 2, 0, _IMAGE_CHANNELS)
+    pixels = channels(_LAST, 0, _IMAGE_CHANNELS)
     return {
-        "latent_channels": channels(first, 1, 16),
+        "latent_channels": channels(_FIRST, 1, 16),
         "widths": (
-            channels(first, 0, 256),
-            channels(projections[0], 0, 128),
-            channels(projections[1], 0, 64),
-            channels(projections[2], 0, 64),
+            channels(_FIRST, 0, 256),
+            channels(_ENDS[0], 0, 128),
+            channels(_ENDS[1], 0, 64),
+            channels(_ENDS[2], 0, 64),
         ),
         "patch_size": max(math.isqrt(pixels // _IMAGE_CHANNELS), 1),
     }

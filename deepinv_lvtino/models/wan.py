@@ -217,9 +217,8 @@ class WanConsistencyModel(DiffusersConsistencyModel):
         :param str autoencoder_revision: likewise, of ``autoencoder``.
         :param str, pathlib.Path cache_dir: cache of the Hub.
         :param bool local_files_only: use nothing but the cache and local files.
-        :param options: further arguments of the class. The default ``schedule`` is the one
-            of the checkpoint's authors: for rCM and AnyFlow the noise level is the time
-            itself.
+        :param options: further arguments of the class. The default ``schedule`` is that of
+            CausVid; for rCM and AnyFlow the noise level is the time itself.
         :return: (:class:`WanConsistencyModel`) the model.
         :raises ImportError: if the extra ``diffusers`` is not installed, or too old for
             AnyFlow.
@@ -257,8 +256,7 @@ class WanConsistencyModel(DiffusersConsistencyModel):
         weights, taken = _transformer_weights(
             transformer, base, found, low_rank, lora_scale, entry
         )
-        source = taken["checkpoint"] or base
-        fill(transformer, weights, source=source, dtype=dtype)
+        fill(transformer, weights, source=found or base, dtype=dtype)
         if options.get("schedule") is None and taken["layout"] == "rCM":
             options["schedule"] = default_schedule("rCM")
         if autoencoder is not None:
