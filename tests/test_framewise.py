@@ -52,6 +52,11 @@ def test_linear_operators(name):
     for t in range(SIZE[1]):
         seen = y.select(2, t)
         frame = image.prox_l2(x[:, :, t], seen + 0.1, 3.0, **settings)
+        if name == "decolorize":  # DeepInverse's loses the colours that are not seen
+            srf = image.srf.flatten()
+            gain = 3.0 / (1 + 3.0 * (srf @ srf))
+            left = seen[:, 0] + 0.1 - torch.einsum("c,bchw->bhw", srf, x[:, :, t])
+            frame = x[:, :, t] + gain * srf.view(1, 3, 1, 1) * left[:, None]
         torch.testing.assert_close(u[:, :, t], frame, atol=1e-4, rtol=1e-4)
         frame = image.A_dagger(seen, **settings)
         torch.testing.assert_close(xd[:, :, t], frame, atol=1e-3, rtol=1e-3)

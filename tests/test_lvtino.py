@@ -22,6 +22,7 @@ from deepinv_lvtino.models import (
 )
 from deepinv_lvtino.optim import (
     STARTS,
+    DataStepError,
     GaussianLikelihood,
     LVTINOIteration,
     ProductOfExperts,
@@ -597,8 +598,8 @@ def test_data_step_without_a_closed_form_is_solved():
     found = prox_l2(generic, z, y, 2.5e3)
     assert (found - expected).norm() < 1e-3 * (expected - z).norm()
     assert generic.image_physics.max_iter == before
-    with pytest.warns(UserWarning, match="has no closed form and was not solved"):
-        prox_l2(generic, z, y, 1e12)
+    with pytest.raises(DataStepError, match="has no closed form and was not solved"):
+        prox_l2(generic, z, y, 1e12, max_iter=100)
 
 
 @pytest.mark.filterwarnings("ignore:Warning. least_squares_implicit_backward")

@@ -5,10 +5,12 @@ from deepinv_lvtino.optim.baselines import (
     ADMMTVIteration,
     PnPADMM,
 )
+from deepinv_lvtino.optim.damped import DataStepError
 from deepinv_lvtino.optim.data_fidelity import (
     GaussianLikelihood,
     data_weight,
     noise_std,
+    prox_l2,
 )
 from deepinv_lvtino.optim.data_steps import (
     AdamTVStep,
@@ -53,6 +55,7 @@ __all__ = [
     "CalibratedSchedule",
     "ConjugateGradientStep",
     "DataStep",
+    "DataStepError",
     "GammaStep",
     "GaussianLikelihood",
     "HalfStep",
@@ -75,6 +78,7 @@ __all__ = [
     "global_noise",
     "interpolate",
     "noise_std",
+    "prox_l2",
     "prox_l2_tv",
     "proximal_start",
     "pseudo_inverse",

@@ -1,7 +1,7 @@
 r"""
 The classical competitors, as reconstructors with the call of :class:`LVTINO`.
 
-Both are alternating directions on DeepInverse's optimisers, with the closed-form data step
+Both are alternating directions on DeepInverse's optimisers, with the data step
 of this package: :class:`ADMMTV` with total variation over space and time, and
 :class:`PnPADMM` with a denoiser in its place.
 """
@@ -20,7 +20,7 @@ from deepinv.optim.optim_iterators.optim_iterator import fStep, gStep
 from deepinv.physics import Physics
 from torch import Tensor
 
-from deepinv_lvtino.optim.data_fidelity import GaussianLikelihood
+from deepinv_lvtino.optim.data_fidelity import GaussianLikelihood, checked
 from deepinv_lvtino.optim.starts import pseudo_inverse
 from deepinv_lvtino.optim.variation import SpaceTimeVariation
 from deepinv_lvtino.physics.functional import apply_along_axis
@@ -105,7 +105,9 @@ class ADMMTV(BaseOptim):
                 "stepsize": threshold / float(lambda_reg),
             },
             data_fidelity=(
-                GaussianLikelihood() if data_fidelity is None else data_fidelity
+                GaussianLikelihood()
+                if data_fidelity is None
+                else checked(data_fidelity)
             ),
             prior=prior,
             max_iter=max_iter,
@@ -327,7 +329,9 @@ class PnPADMM(ADMM):
         levels = [first * ratio**k for k in range(max_iter)]
         super().__init__(
             data_fidelity=(
-                GaussianLikelihood() if data_fidelity is None else data_fidelity
+                GaussianLikelihood()
+                if data_fidelity is None
+                else checked(data_fidelity)
             ),
             prior=PnP(denoiser=denoiser),
             params_algo={

@@ -56,10 +56,10 @@ class LVTINO(BaseOptim):
     for a measurement :math:`y = A x + n` with known :math:`A`, a video prior :math:`p_V`
     and a frame-wise image prior :math:`p_I` :footcite:p:`spagnoletti2025lvtino`. Each sweep
     (:class:`LVTINOIteration`) takes one stochastic autoencoding per prior, each followed by
-    a data step (exact for the operators of this package, else by conjugate gradients that
-    warn if they fall short); no gradient of a network is taken. With the video prior alone
-    (``eta=1`` or no image model) this is LVTINO-V, with the image prior alone (``eta=0`` or
-    no video model) frame-wise LATINO.
+    a data step (in closed form for the operators of this package, else by conjugate
+    gradients, to a known error); no gradient of a network is taken. With the video prior
+    alone (``eta=1`` or no image model) this is LVTINO-V, with the image prior alone
+    (``eta=0`` or no video model) frame-wise LATINO.
 
     It is a DeepInverse reconstructor: ``x = LVTINO()(y, physics)``. A *sample* lies below
     the posterior *mean* in PSNR by its nature (by 3 dB if the priors are right);

@@ -18,6 +18,7 @@ import torch
 from deepinv.physics import LinearPhysics, Physics
 from torch import Tensor
 
+from deepinv_lvtino.optim.data_fidelity import prox_l2
 from deepinv_lvtino.optim.variation import (
     SpaceTimeVariation,
     TemporalVariation,
@@ -229,7 +230,7 @@ def solve_l2_tv(
     problem = _Problem(z, y, physics, float(gamma), float(lam), variation)
     solve = _choose_solver(solver, problem)
     if lam == 0 and solve is not adam:
-        u = z if physics is None else physics.prox_l2(z, y, gamma)
+        u = z if physics is None else prox_l2(physics, z, y, gamma)
         result = TVResult(u, None, 0, 0.0, True)
     else:
         warm = None if dual is None else _already_solved(problem, tol, dual)

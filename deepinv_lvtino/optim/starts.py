@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 import torch
 from deepinv.optim.data_fidelity import L2
-from deepinv.physics import Physics
+from deepinv.physics import LinearPhysics, Physics, Tomography
 from torch import Tensor
 
 from deepinv_lvtino.flow import optical_flow, warp
 from deepinv_lvtino.optim.data_fidelity import prox_l2
-from deepinv_lvtino.physics import SeparableVideoPhysics
+from deepinv_lvtino.physics import FramewiseLinearPhysics, SeparableVideoPhysics
 
 #: Weight of the data in :func:`proximal_start`, published.
 PROXIMAL_GAMMA = 200.0
@@ -41,12 +41,16 @@ def pseudo_inverse(y: Tensor, physics: Physics) -> Tensor:
     r"""
     Pseudo-inverse :math:`A^{\dagger} y`, the start of the published algorithm.
 
-    If the operator is separable and says its noise level, singular values below that
-    level are left out: there the noise outweighs any video.
+    If the singular values are known (separable and framewise decomposable operators) and
+    the operator says its noise level, those below that level are left out: there the noise
+    outweighs any video. A linear operator without a closed form is inverted with damping,
+    a proximal step from black of weight :math:`(0.1 / \sigma_n)^2`, at most
+    :math:`10^4` (``DATA_GAMMA``): its exact pseudo-inverse is beyond single precision.
 
     :param torch.Tensor y: measurement.
     :param deepinv.physics.Physics physics: measurement operator.
     :return: (:class:`torch.Tensor`) video, shape ``(B, C, T, H, W)``.
+    :raises DataStepError: if there is no closed form and the iteration fails.
     """
     return _truncated_inverse(y, physics, 0.0)
 
@@ -66,7 +70,7 @@ def proximal_start(y: Tensor, physics: Physics) -> Tensor:
     :param deepinv.physics.Physics physics: measurement operator.
     :return: (:class:`torch.Tensor`) video, shape ``(B, C, T, H, W)``.
     """
-    return physics.prox_l2(0.0, y, PROXIMAL_GAMMA)
+    return prox_l2(physics, 0.0, y, PROXIMAL_GAMMA)
 
 
 def tv_start(y: Tensor, physics: Physics) -> Tensor:
@@ -155,9 +159,29 @@ def interpolate(
 
 def _truncated_inverse(y: Tensor, physics: Physics, smallest: float) -> Tensor:
     """Pseudo-inverse without what lies below the noise level, or another one."""
-    if not isinstance(physics, SeparableVideoPhysics):
-        return physics.A_dagger(y)
+    framewise = isinstance(physics, FramewiseLinearPhysics) and physics.exact_prox
+    if not isinstance(physics, SeparableVideoPhysics) and not framewise:
+        return _damped_inverse(y, physics) if iterates(physics) else physics.A_dagger(y)
     return physics.A_dagger(y, smallest=max(smallest, _declared_noise(physics)))
+
+
+def iterates(physics: Physics) -> bool:
+    r"""
+    Whether the pseudo-inverse of an operator is DeepInverse's iteration.
+
+    :param deepinv.physics.Physics physics: measurement operator.
+    :return: (bool) false for operators with a formula of their own.
+    """
+    if isinstance(physics, FramewiseLinearPhysics):
+        return not physics.exact_prox and iterates(physics.image_physics)
+    iterative = (LinearPhysics.A_dagger, Tomography.A_dagger)
+    return getattr(type(physics), "A_dagger", None) in iterative
+
+
+def _damped_inverse(y: Tensor, physics: Physics) -> Tensor:
+    """Tikhonov's inverse, for steps of 0.1 and the noise level at hand."""
+    sigma = max(_declared_noise(physics), LEAST_NOISE)
+    return prox_l2(physics, 0.0, y, DATA_GAMMA * (LEAST_NOISE / sigma) ** 2)
 
 
 def _declared_noise(physics: Physics) -> float:

@@ -10,6 +10,11 @@ from deepinv.physics import LinearPhysics, Physics
 from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 
+from deepinv_lvtino.physics.decomposed import (
+    decomposed_pinv,
+    decomposed_prox,
+    is_decomposable,
+)
 from deepinv_lvtino.utils import batch_weight, check_video
 
 
@@ -46,8 +51,9 @@ class FramewisePhysics(Physics):
     ``(B T, C, H, W)`` for the image operator, and its measurements ``(B T, C', ...)``
     become ``(B, C', T, ...)``. Operators whose parameters have a batch axis act on the
     folded batch. If the image operator is linear, so is this one (an instance of
-    :class:`deepinv.physics.LinearPhysics`, with adjoint, pseudo-inverse and the image
-    operator's own proximal step).
+    :class:`deepinv.physics.LinearPhysics`). If it is decomposable (``BlurFFT``,
+    ``Demosaicing``, ``Inpainting``, ``SinglePixelCamera``, …), proximal step and
+    pseudo-inverse are closed forms, computed for all frames at once.
 
     :param deepinv.physics.Physics image_physics: operator on images ``(B, C, H, W)`` that
         gives tensors.
@@ -169,6 +175,41 @@ class FramewiseLinearPhysics(FramewisePhysics, LinearPhysics):
         default the image operator's.
     """
 
+    @property
+    def exact_prox(self) -> bool:
+        r"""Whether ``prox_l2`` is a closed form: solvers may rely on it."""
+        return is_decomposable(self.image_physics)
+
+    def A_dagger(self, y: Tensor, *, smallest: float = 0.0, **kwargs: Any) -> Tensor:
+        r"""
+        Apply the pseudo-inverse to every frame.
+
+        That is a closed form if the image operator is decomposable, and else the image
+        operator's own method, whose settings pass through ``kwargs``.
+
+        :param torch.Tensor y: measurement, shape ``(B, C', T, ...)``.
+        :param float smallest: singular values below this one count as zero; with the
+            noise level, what the noise drowns is left out (a truncated pseudo-inverse).
+        :return: (:class:`torch.Tensor`) video, shape ``(B, C, T, H, W)``.
+        :raises ValueError: if ``y`` is not such a measurement, or on another device, or
+            ``smallest`` is given and the singular values are not known.
+        """
+        if self.exact_prox:
+            self._check_measurement(y)
+            parameters = _parameters(kwargs)
+            if parameters:
+                self.update_parameters(**parameters)
+            return self._on_frames(
+                lambda frames: decomposed_pinv(self.image_physics, frames, smallest), y
+            )
+        if smallest:
+            msg = (
+                "`smallest` needs a decomposable image operator, whose singular values "
+                f"are known; got {type(self.image_physics).__name__}. Leave it out."
+            )
+            raise ValueError(msg)
+        return super().A_dagger(y, **kwargs)
+
     def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
         r"""
         Apply the image operator's adjoint to every frame.
@@ -193,11 +234,13 @@ class FramewiseLinearPhysics(FramewisePhysics, LinearPhysics):
         self, z: Tensor | float | None, y: Tensor, gamma: float | Tensor, **kwargs: Any
     ) -> Tensor:
         r"""
-        Proximal step of the data term by the image operator's own method.
+        Proximal step of the data term.
 
-        That is a closed form for DeepInverse's decomposable operators and conjugate
-        gradients for others; their settings pass through ``kwargs`` and do not stay on
-        the operator.
+        That is a closed form if the image operator is decomposable, and else the image
+        operator's own method, for DeepInverse's operators an iteration that does not say
+        how far it came; its settings pass through ``kwargs`` and do not stay on the
+        operator. (The sampler does not use the latter: see
+        :func:`deepinv_lvtino.optim.prox_l2`.)
 
         :param torch.Tensor z: centre, shape ``(B, C, T, H, W)``, a number or ``None``.
         :param torch.Tensor y: measurement, shape ``(B, C', T, ...)``.
@@ -212,6 +255,9 @@ class FramewiseLinearPhysics(FramewisePhysics, LinearPhysics):
             gamma = each.repeat_interleave(y.shape[2]).view(-1, 1, 1, 1)
         if isinstance(z, Tensor):
             z = fold_frames(z)
+        if self.exact_prox:
+            result = decomposed_prox(self.image_physics, z, fold_frames(y), gamma)
+            return unfold_frames(result, len(y))
         with _settings_kept(self.image_physics):
             result = self.image_physics.prox_l2(z, fold_frames(y), gamma, **kwargs)
         return unfold_frames(result, len(y))
@@ -225,6 +271,12 @@ class FramewiseLinearPhysics(FramewisePhysics, LinearPhysics):
         """
         video = x0 if x0.ndim == 5 else x0[None]
         return self.image_physics.compute_sqnorm(fold_frames(video)[:1], **kwargs)
+
+
+def _parameters(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a pseudo-inverse without the settings of an iteration."""
+    settings = ("solver", "max_iter", "tol", "verbose")
+    return {key: value for key, value in kwargs.items() if key not in settings}
 
 
 @contextmanager

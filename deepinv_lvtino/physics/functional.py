@@ -256,9 +256,11 @@ def separate_kernel(kernel: Tensor, tolerance: float = 1e-5) -> tuple[Tensor, Te
     if len(s) > 1 and s[1] > tolerance * s[0]:
         msg = (
             "`filter` must be separable (rank one); its second singular value is "
-            f"{float(s[1] / s[0]):.1e} of the first. Use "
+            f"{float(s[1] / s[0]):.1e} of the first. For a circular border use "
+            "`FramewisePhysics(deepinv.physics.BlurFFT(img_size, filter=...))`, exact "
+            "too; else, with iterative data steps, "
             "`FramewisePhysics(deepinv.physics.Blur(filter=...))` or "
-            "`FramewisePhysics(deepinv.physics.Downsampling(filter=...))` instead."
+            "`FramewisePhysics(deepinv.physics.Downsampling(filter=...))`."
         )
         raise ValueError(msg)
     vertical, horizontal = u[:, 0] * s[0].sqrt(), vh[0] * s[0].sqrt()

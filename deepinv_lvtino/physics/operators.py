@@ -317,7 +317,9 @@ class VideoBlur(SeparableVideoPhysics):
     r"""
     Separable blur of every frame; time is untouched.
 
-    Equal to :class:`deepinv.physics.Blur` frame by frame.
+    Equal to :class:`deepinv.physics.Blur` frame by frame. A kernel that is not separable
+    is for :class:`FramewisePhysics`: of :class:`deepinv.physics.BlurFFT` if the border is
+    circular (exact too), else of :class:`deepinv.physics.Blur`.
 
     :param tuple[int, int, int, int] img_size: video size ``(C, T, H, W)``.
     :param torch.Tensor, tuple[torch.Tensor, torch.Tensor] filter: separable kernel of
