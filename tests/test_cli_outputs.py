@@ -16,7 +16,7 @@ import torch
 
 from deepinv_lvtino import _staging
 from deepinv_lvtino._staging import Stage
-from deepinv_lvtino.benchmark import _files
+from deepinv_lvtino.benchmark import _files, results
 from deepinv_lvtino.benchmark import run as run_module
 from deepinv_lvtino.cli import _commands, _models, _outputs, _solve, main
 from deepinv_lvtino.datasets import procedural_clip, read_video, write_video
@@ -318,7 +318,9 @@ class TestStops:
             return original(*arguments)
 
         monkeypatch.setattr(run_module.Benchmark, "_restore", second)
-        options = ("-o", tmp_path, "--solvers", "pinv", "latino", *BENCHMARK)
+        options = ("-o", tmp_path, "--solvers", "pinv", *BENCHMARK)
+        options += ("--problems", "A", "sr4")
+        monkeypatch.setattr(results, "draw_bars", lambda path, *arguments: path.touch())
         assert run("benchmark", *options) == 143
         error = capsys.readouterr().err
         assert f"finished cells are kept in {tmp_path / 'cells'}" in error
@@ -344,6 +346,17 @@ class TestBrokenPipe:
         monkeypatch.setattr(sys, "stdout", stdout)
         assert run("restore", clean, "-o", tmp_path / "out.mp4", *SIMULATE) == 141
         assert names(tmp_path) == ["out-comparison.png", "out.json", "out.mp4"]
+
+
+def test_standard_output_on_a_full_disk(capsys, monkeypatch):
+    class Full(io.StringIO):
+        flush = staticmethod(disk_full)
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    monkeypatch.setattr(_commands, "info", lambda arguments: None)
+    assert main(["info"]) == 2
+    error = capsys.readouterr().err
+    assert "not the lines about them (No space left on device)" in error
 
 
 class _Closed(io.StringIO):

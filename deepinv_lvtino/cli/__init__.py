@@ -47,7 +47,7 @@ def _run(arguments: argparse.Namespace) -> int:
         from deepinv_lvtino.cli import _commands
 
         getattr(_commands, arguments.command)(arguments)
-        sys.stdout.flush()
+        _flush()
     except UserError as error:
         print(f"deepinv-lvtino: error: {error}", file=sys.stderr)
         return 2
@@ -70,6 +70,18 @@ def _any_name_printable() -> Iterator[None]:
     finally:
         for stream, mode in zip(streams, modes, strict=True):
             stream.reconfigure(errors=mode)
+
+
+def _flush() -> None:
+    """What was said may not have arrived yet: a full disk is told from success."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _close_output()
+        msg = f"the files are written, but not the lines about them ({error.strerror})."
+        raise UserError(msg) from error
 
 
 def _close_output() -> None:
