@@ -228,3 +228,18 @@ class TestPool:
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         dead_leaves_clip(**arguments)
+
+
+def test_grain_can_be_left_out():
+    """Some clips have grain, of at most a hundredth; the others are the same without."""
+    grainy = 0
+    for index in range(12):
+        with_grain = dead_leaves_clip(index, 2, 32, 32)
+        without = dead_leaves_clip(index, 2, 32, 32, grain=False)
+        inside = (without > 0.05) & (without < 0.95)
+        difference = (with_grain - without)[inside]
+        if float(difference.abs().max()) > 0:
+            grainy += 1
+            assert 5e-4 < float(difference.std()) < 0.012
+            assert float(difference.mean()) == pytest.approx(0, abs=2e-3)
+    assert 1 <= grainy <= 8

@@ -17,6 +17,7 @@ from deepinv_lvtino.training.footage import find_footage
 from deepinv_lvtino.training.losses import SIGMA_MIN, flow_step
 
 LEVELS = (0.1, 0.2, 0.35, 0.5, 0.7)  # of rectified flow, s where a + s = 1
+JUMP_LEVELS = (0.2, 0.5)
 _FLOW_STEPS = 16
 
 
@@ -123,7 +124,7 @@ def denoising_psnr(
 def jump_error(
     network: TinyNetwork,
     clips: np.ndarray,
-    levels: Sequence[float] = LEVELS,
+    levels: Sequence[float] = JUMP_LEVELS,
     seed: int = 0,
 ) -> dict[float, float]:
     r"""
