@@ -60,18 +60,87 @@ def warp(images: Tensor, flow: Tensor) -> Tensor:
     :param torch.Tensor flow: displacement in pixels, (x, y), shape ``(B, H, W, 2)``.
     :return: (:class:`torch.Tensor`) images of the same shape.
     """
-    height, width = images.shape[-2:]
+    return gather(images, sampling_grid(flow))
+
+
+def sampling_grid(flow: Tensor) -> Tensor:
+    r"""
+    Where a flow takes its values from, in the unit of PyTorch's ``grid_sample``.
+
+    :param torch.Tensor flow: displacement in pixels, (x, y), shape ``(B, H, W, 2)``.
+    :return: (:class:`torch.Tensor`) places, corners of the image at ±1, same shape.
+    """
+    height, width = flow.shape[1:3]
+    last = flow.new_tensor([max(width - 1, 1), max(height - 1, 1)])
+    return (_places(flow) + flow).mul_(2 / last).sub_(1)
+
+
+def gather(images: Tensor, grid: Tensor) -> Tensor:
+    r"""
+    Bilinear values of images at the places of a grid; outside, those of the border.
+
+    :param torch.Tensor images: shape ``(B, C, H, W)``.
+    :param torch.Tensor grid: places, see :func:`sampling_grid`.
+    :return: (:class:`torch.Tensor`) images of the same shape.
+    """
+    return grid_sample(
+        images, grid, mode="bilinear", padding_mode="border", align_corners=True
+    )
+
+
+def scatter(images: Tensor, grid: Tensor) -> Tensor:
+    r"""
+    Adjoint of :func:`gather`: every value is shared out to the pixels it was taken from.
+
+    :param torch.Tensor images: shape ``(B, C, H, W)``.
+    :param torch.Tensor grid: places, see :func:`sampling_grid`.
+    :return: (:class:`torch.Tensor`) images of the same shape.
+    """
+    bilinear, border = 0, 1  # numbers of the modes above
+    return torch.ops.aten.grid_sampler_2d_backward(
+        images, images, grid, bilinear, border, True, [True, False]
+    )[0]
+
+
+def inside(flow: Tensor) -> Tensor:
+    r"""
+    Whether a flow stays within the frame.
+
+    :param torch.Tensor flow: displacement in pixels, (x, y), shape ``(B, H, W, 2)``.
+    :return: (:class:`torch.Tensor`) boolean, shape ``(B, H, W)``.
+    """
+    height, width = flow.shape[1:3]
+    place = _places(flow) + flow
+    return ((place >= 0) & (place <= flow.new_tensor([width - 1, height - 1]))).all(-1)
+
+
+def as_images(video: Tensor) -> Tensor:
+    r"""
+    Frames of videos as one batch of images.
+
+    :param torch.Tensor video: shape ``(B, C, T, H, W)``.
+    :return: (:class:`torch.Tensor`) shape ``(B T, C, H, W)``.
+    """
+    return video.transpose(1, 2).flatten(0, 1)
+
+
+def as_video(images: Tensor, batch: int) -> Tensor:
+    r"""
+    A batch of images as videos, the opposite of :func:`as_images`.
+
+    :param torch.Tensor images: shape ``(B T, C, H, W)``.
+    :param int batch: number of videos.
+    :return: (:class:`torch.Tensor`) shape ``(B, C, T, H, W)``.
+    """
+    return images.unflatten(0, (batch, -1)).transpose(1, 2)
+
+
+def _places(flow: Tensor) -> Tensor:
+    """(x, y) of every pixel, shape ``(H, W, 2)``."""
+    height, width = flow.shape[1:3]
     rows = torch.arange(height, device=flow.device, dtype=flow.dtype)
     columns = torch.arange(width, device=flow.device, dtype=flow.dtype)
-    place = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1) + flow
-    last = flow.new_tensor([max(width - 1, 1), max(height - 1, 1)])
-    return grid_sample(
-        images,
-        2 * place / last - 1,
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=True,
-    )
+    return torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
 
 
 def _opencv() -> ModuleType:

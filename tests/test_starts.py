@@ -63,7 +63,7 @@ def test_solver_runs_from_it(problem, name):
 
 def test_unknown_name_lists_the_names():
     with pytest.raises(
-        ValueError, match="'pinv', 'prox', 'tv', 'interpolate', a video"
+        ValueError, match="'pinv', 'prox', 'tv', 'motion', 'interpolate', a video"
     ):
         LVTINO(init="raft")
 

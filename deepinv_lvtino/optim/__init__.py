@@ -24,6 +24,14 @@ from deepinv_lvtino.optim.data_steps import (
 from deepinv_lvtino.optim.iteration import LVTINOIteration
 from deepinv_lvtino.optim.landweber import LandweberStep
 from deepinv_lvtino.optim.lvtino import LVTINO
+from deepinv_lvtino.optim.motion import (
+    Motion,
+    measured_motion,
+    start_motion,
+    video_motion,
+)
+from deepinv_lvtino.optim.motion_tv import MotionTV, MotionTVIteration
+from deepinv_lvtino.optim.motion_variation import MotionVariation
 from deepinv_lvtino.optim.noise import SeededNoise, global_noise
 from deepinv_lvtino.optim.priors import ProductOfExperts, SAEPrior
 from deepinv_lvtino.optim.prox_tv import TVResult, prox_l2_tv
@@ -36,6 +44,7 @@ from deepinv_lvtino.optim.schedule import (
 from deepinv_lvtino.optim.starts import (
     STARTS,
     interpolate,
+    motion_start,
     proximal_start,
     pseudo_inverse,
     tv_start,
@@ -61,6 +70,10 @@ __all__ = [
     "HalfStep",
     "LVTINOIteration",
     "LandweberStep",
+    "Motion",
+    "MotionTV",
+    "MotionTVIteration",
+    "MotionVariation",
     "PnPADMM",
     "PrimalDualTVStep",
     "ProductOfExperts",
@@ -77,10 +90,14 @@ __all__ = [
     "data_weight",
     "global_noise",
     "interpolate",
+    "measured_motion",
+    "motion_start",
     "noise_std",
     "prox_l2",
     "prox_l2_tv",
     "proximal_start",
     "pseudo_inverse",
+    "start_motion",
     "tv_start",
+    "video_motion",
 ]

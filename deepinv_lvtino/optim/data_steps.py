@@ -17,7 +17,6 @@ import torch
 from deepinv.optim import DataFidelity
 from deepinv.optim.data_fidelity import L2
 from deepinv.physics import Physics
-from deepinv.utils import TensorList
 from torch import Tensor
 
 from deepinv_lvtino.optim.data_fidelity import data_weight, prox_l2
@@ -168,7 +167,7 @@ class VariationStep(DataStep):
             physics,
             self.stepsize * data_weight(data_fidelity, physics),
             self.stepsize * self.weight,
-            self.variation,
+            self.variation.at(z),
             dual=state,
             **self.options,
         )
@@ -240,41 +239,31 @@ class ConjugateGradientStep(DataStep):
     def __call__(
         self, z: Tensor, y: Tensor, physics: Physics, data_fidelity: DataFidelity
     ) -> Tensor:
-        # In the form of least squares: the slope is computed anew from the misfit, so that
-        # rounding errors which A does not see cannot gather in it.
-        u, misfit = z, y - physics.A(z)
-        slope = physics.A_adjoint(misfit)
-        energy = _energy(slope)
-        precision = torch.finfo(z.dtype).eps ** 2 * _energy(physics.A_adjoint(y))
+        def system(u: Tensor) -> Tensor:
+            return physics.A_adjoint_A(u) + self.epsilon * u
+
+        target = physics.A_adjoint(y) + self.epsilon * z
+        precision = torch.finfo(z.dtype).eps ** 2 * _energy(target)
         least = precision.clamp(min=(self.tol / 2) ** 2)
-        direction = slope
+        u, residual = z, target - system(z)
+        direction, energy = residual, _energy(residual)
         for _ in range(self.num_steps):
             active = energy > least
             if not bool(active.any()):
                 break
-            change = physics.A(direction)
-            curvature = _energy(change) + self.epsilon * _energy(direction)
-            step = torch.where(active, energy / curvature, 0.0)
-            u = u + _per_video(step, u) * direction
-            misfit = misfit - _per_video(step, change) * change
-            slope = physics.A_adjoint(misfit) - self.epsilon * (u - z)
-            before, energy = energy, _energy(slope)
-            turn = torch.where(active, energy / before, 0.0)
-            direction = slope + _per_video(turn, slope) * direction
+            image = system(direction)
+            slope = (direction * image).flatten(1).sum(1).reshape_as(energy)
+            step = torch.where(active, energy / slope, 0.0)
+            u = u + step * direction
+            residual = residual - step * image
+            before, energy = energy, _energy(residual)
+            direction = residual + torch.where(active, energy / before, 0.0) * direction
         return u
 
 
-def _energy(x: Tensor | TensorList) -> Tensor:
-    """Squared norm of every element of a batch, shape ``(B,)``."""
-    parts = list(x) if isinstance(x, TensorList) else [x]
-    return torch.stack([p.abs().square().flatten(1).sum(1) for p in parts]).sum(0)
-
-
-def _per_video(value: Tensor, like: Tensor | TensorList) -> Tensor | TensorList:
-    """Values ``(B,)`` in a shape that multiplies a batch."""
-    if isinstance(like, TensorList):
-        return TensorList([_per_video(value, part) for part in like])
-    return value.reshape(-1, *[1] * (like.ndim - 1))
+def _energy(x: Tensor) -> Tensor:
+    """Squared norm of every video of a batch, shape ``(B, 1, ...)``."""
+    return x.flatten(1).square().sum(1).reshape(-1, *[1] * (x.ndim - 1))
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,9 @@ class LVTINO(BaseOptim):
     :param deepinv.optim.DataFidelity, list data_fidelity: data fidelity, or one per sweep;
         by default the Gaussian likelihood with the noise that the physics declares.
     :param str, Variation tv: total variation in the first data step of every sweep,
-        ``'temporal'``, ``'spacetime'`` or a :class:`Variation`; none by default.
+        ``'temporal'``, ``'spacetime'``, ``'motion'`` (:class:`MotionVariation`: along the
+        motion of the video, estimated anew in every sweep) or a :class:`Variation`; none
+        by default.
     :param float, Sequence[float] lambda_reg: weight :math:`\lambda` of the total variation,
         per unit of intensity, one number or one per sweep.
     :param dict tv_options: ``solver``, ``tol`` and ``max_iter`` of :func:`prox_l2_tv`;
@@ -87,10 +89,10 @@ class LVTINO(BaseOptim):
     :param str, torch.Tensor, Callable init: start of the run: ``'pinv'``
         (:func:`pseudo_inverse`; singular values below the noise level are left out),
         ``'prox'`` (:func:`proximal_start`, from black with weight 200), ``'tv'``
-        (:func:`tv_start`), ``'interpolate'`` (:func:`interpolate`, motion-compensated;
-        needs the extra ``flow``), a video, or a function ``init(y, physics)`` as in
-        DeepInverse; the schedule's by default: ``'tv'`` for the embedded models, else
-        ``'pinv'`` for a calibrated one.
+        (:func:`tv_start`), ``'motion'`` (:func:`motion_start`, total variation along the
+        motion), ``'interpolate'`` (:func:`interpolate`, motion-compensated), a video, or a
+        function ``init(y, physics)`` as in DeepInverse; the schedule's by default:
+        ``'motion'`` for the embedded models, else ``'pinv'`` for a calibrated one.
     :param Callable noise_source: ``(label, like)`` to standard normal noise, for every
         draw (``"k0/video"``, ``"k0/image"``, …), so that a run can be replayed exactly.
     :param int seed: seed of every call; by default PyTorch's global generator is used.

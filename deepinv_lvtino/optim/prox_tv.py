@@ -19,6 +19,7 @@ from deepinv.physics import LinearPhysics, Physics
 from torch import Tensor
 
 from deepinv_lvtino.optim.data_fidelity import prox_l2
+from deepinv_lvtino.optim.motion_variation import MotionVariation
 from deepinv_lvtino.optim.variation import (
     SpaceTimeVariation,
     TemporalVariation,
@@ -161,8 +162,9 @@ def prox_l2_tv(
     :param float gamma: weight :math:`\gamma \ge 0` of the data.
     :param float lam: weight :math:`\lambda \ge 0` of the variation. 0 gives
         ``physics.prox_l2(z, y, gamma)``.
-    :param str, Variation kind: ``'temporal'``, ``'spacetime'``, or an instance of
-        :class:`TemporalVariation` or :class:`SpaceTimeVariation`.
+    :param str, Variation kind: ``'temporal'``, ``'spacetime'``, ``'motion'`` (along the
+        motion of ``z``, estimated), or an instance of :class:`TemporalVariation`,
+        :class:`SpaceTimeVariation` or :class:`MotionVariation`.
     :param str solver: ``'admm'``, ``'chambolle_pock'``, ``'adam'``, or ``'auto'``, the
         first of them that applies.
     :param float tol: relative duality gap to stop at (``"adam"``: relative decrease of the
@@ -216,7 +218,7 @@ def solve_l2_tv(
     :return: (:class:`TVResult`) the solution; arguments and errors as there.
     """
     check_video("z", z)
-    variation = as_variation("kind", kind)
+    variation = as_variation("kind", kind).at(z)
     for name, value in (("gamma", gamma), ("lam", lam)):
         if not (math.isfinite(value) and value >= 0):
             msg = f"`{name}` must be 0 or positive, and finite; got {value}."
@@ -249,13 +251,16 @@ def as_variation(name: str, kind: str | Variation) -> Variation:
     Total variation by name.
 
     :param str name: name of the argument, for the message.
-    :param str, Variation kind: ``'temporal'``, ``'spacetime'`` or an instance.
+    :param str, Variation kind: ``'temporal'``, ``'spacetime'``, ``'motion'`` or an
+        instance.
     :return: (:class:`Variation`) the instance.
     :raises ValueError: if the name is unknown.
     """
     if isinstance(kind, Variation):
         return kind
-    check_choice(name, kind, ("temporal", "spacetime"))
+    check_choice(name, kind, ("temporal", "spacetime", "motion"))
+    if kind == "motion":
+        return MotionVariation()
     return TemporalVariation() if kind == "temporal" else SpaceTimeVariation()
 
 

@@ -263,10 +263,10 @@ class Schedule:
 
         The settings (``EMBEDDED_SETTINGS``: first and last step, number of sweeps, weight
         of the video prior) are the best of a grid on computed clips with the problems'
-        noise of 0.001 (``benchmarks/tune.py``). They start from total variation,
-        ``init="tv"``: the steps are too small to forget a worse start. What has no
-        setting of its own, or more noise, is better served by ``EMBEDDED_DEFAULT``, the
-        schedule without a name.
+        noise of 0.001 (``benchmarks/tune.py``). They start from total variation along the
+        motion, ``init="motion"``: the steps are too small to forget a worse start.
+        What has no setting of its own, or more noise, is better served by
+        ``EMBEDDED_DEFAULT``, the schedule without a name.
 
         :param str problem: name of a linear problem of
             :func:`deepinv_lvtino.make_problem`, or ``None`` for the default setting.
@@ -297,7 +297,7 @@ class Schedule:
         return cls.calibrated(
             _geometric(first, last, num_steps or count),
             weight if eta is None else eta,
-            init="tv",
+            init="motion",
         )
 
     @classmethod

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from deepinv_lvtino.flow import optical_flow, warp
 from deepinv_lvtino.optim.data_fidelity import prox_l2
+from deepinv_lvtino.optim.measured_frames import frame_centres, spatial_part
 from deepinv_lvtino.physics import FramewiseLinearPhysics, SeparableVideoPhysics
 
 #: Weight of the data in :func:`proximal_start`, published.
@@ -94,6 +95,25 @@ def tv_start(y: Tensor, physics: Physics) -> Tensor:
     )(y, physics)
 
 
+def motion_start(y: Tensor, physics: Physics) -> Tensor:
+    r"""
+    The video of least total variation along its motion that explains the measurement.
+
+    :class:`MotionTV` as it is, for the noise level that the physics declares, or 0.001
+    (``LEAST_NOISE``) if that is larger: :func:`tv_start`, then three rounds of flow and
+    variation along it.
+
+    :param torch.Tensor y: measurement.
+    :param deepinv.physics.Physics physics: measurement operator.
+    :return: (:class:`torch.Tensor`) video, shape ``(B, C, T, H, W)``.
+    """
+    # the reconstructor starts from `tv_start`, hence not at the top
+    from deepinv_lvtino.optim.motion_tv import MotionTV
+
+    sigma = max(_declared_noise(physics), LEAST_NOISE)
+    return MotionTV(data_fidelity=L2(sigma))(y, physics)
+
+
 def interpolate(
     y: Tensor,
     physics: Physics,
@@ -116,8 +136,7 @@ def interpolate(
     3. One data step of weight :math:`10^4` (``DATA_GAMMA``) makes the result explain
        the measurement.
 
-    Needs OpenCV if step 2 does, ``pip install "deepinv-lvtino[flow]"``. The result does
-    not depend on the number of threads.
+    The result does not depend on the number of threads.
 
     :param torch.Tensor y: measurement with values in [0, 1], shape
         ``(B, C, T', H', W')``.
@@ -143,14 +162,7 @@ def interpolate(
         )
         raise TypeError(msg)
     frames = physics.img_size[1]
-    part = SeparableVideoPhysics(
-        (physics.img_size[0], physics.measurement_size[1], *physics.img_size[2:]),
-        vertical=physics.vertical,
-        horizontal=physics.horizontal,
-        noise_model=physics.noise_model,
-        device=physics.mask.device,
-        dtype=physics.mask.dtype,
-    )
+    part = spatial_part(physics)
     x = _truncated_inverse(y, part, SMALLEST) if spatial is None else spatial(y, part)
     if physics.temporal is not None and len(physics.temporal) != frames:
         x = _resample(x, frame_centres(physics.temporal), frames)
@@ -195,45 +207,9 @@ STARTS: dict[str, Callable[[Tensor, Physics], Tensor]] = {
     "pinv": pseudo_inverse,
     "prox": proximal_start,
     "tv": tv_start,
+    "motion": motion_start,
     "interpolate": interpolate,
 }
-
-
-def frame_centres(temporal: Tensor) -> Tensor:
-    r"""
-    Instant of every measured frame: the centre of mass of its weights.
-
-    .. math::
-
-        c_j = \sum_t t \, a_{jt} \Big/ \sum_t a_{jt}
-
-    A frame whose weights wrap around the ends of the video has no such place in time;
-    the formula then gives one near the middle.
-
-    :param torch.Tensor temporal: matrix along time, shape ``(T', T)``.
-    :return: (:class:`torch.Tensor`) instants in video frames from 0, shape ``(T',)``,
-        float64, on the CPU.
-    :raises ValueError: if the weights of a frame sum to zero.
-
-    |sep|
-
-    :Examples:
-
-        >>> from deepinv_lvtino.optim.starts import frame_centres
-        >>> from deepinv_lvtino.physics import TemporalPooling
-        >>> frame_centres(TemporalPooling((1, 9, 1, 1), factor=4).temporal)
-        tensor([1.5000, 5.5000, 8.0000], dtype=torch.float64)
-    """
-    weights = temporal.detach().to("cpu", torch.float64)
-    total = weights.sum(1)
-    empty = total.abs() <= 1e-6 * weights.abs().sum(1)
-    if bool(empty.any()):
-        msg = (
-            f"`temporal` gives measured frame {int(empty.nonzero()[0])} no place in "
-            "time: its weights sum to zero. Use another start, 'pinv' or 'tv'."
-        )
-        raise ValueError(msg)
-    return (weights @ torch.arange(weights.shape[1], dtype=torch.float64)) / total
 
 
 def _resample(x: Tensor, centres: Tensor, frames: int) -> Tensor:

@@ -3,6 +3,7 @@ r"""Total variation of videos: difference operators, and priors built on them.""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -65,6 +66,15 @@ class Variation(Prior, ABC):
         :return: (:class:`torch.Tensor`) the projection.
         """
 
+    def at(self, video: Tensor) -> Variation:
+        r"""
+        The variation to be used on a video; a subclass may follow its motion.
+
+        :param torch.Tensor video: shape ``(B, C, T, H, W)``.
+        :return: (:class:`Variation`) variation whose differences are linear; this one.
+        """
+        return self
+
     def fn(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         r"""
         Total variation of every video of a batch.
@@ -72,7 +82,8 @@ class Variation(Prior, ABC):
         :param torch.Tensor x: videos, shape ``(B, C, T, H, W)``.
         :return: (:class:`torch.Tensor`) values, shape ``(B,)``.
         """
-        return self.magnitude(self.differences(x)).flatten(1).sum(1)
+        variation = self.at(x)
+        return variation.magnitude(variation.differences(x)).flatten(1).sum(1)
 
     def prox(self, x: Tensor, *args: Any, gamma: float = 1.0, **kwargs: Any) -> Tensor:
         r"""
@@ -159,22 +170,33 @@ class SpaceTimeVariation(Variation):
 
     def differences(self, u: Tensor) -> Tensor:
         d = u.new_zeros((len(u), 3, *u.shape[1:]))
-        for i, (weight, axis) in enumerate(zip(self.weights, (2, 3, 4), strict=True)):
-            length = u.shape[axis] - 1
-            part = d[:, i].narrow(axis, 0, length)
-            part.add_(u.narrow(axis, 1, length)).sub_(u.narrow(axis, 0, length))
-            if weight != 1:
-                part.mul_(weight)
+        self._add_differences(d, u, (0, 1, 2))
         return d
 
     def adjoint(self, p: Tensor) -> Tensor:
         u = torch.zeros_like(p[:, 0])
-        for i, (weight, axis) in enumerate(zip(self.weights, (2, 3, 4), strict=True)):
+        self._add_adjoint(u, p, (0, 1, 2))
+        return u
+
+    def _add_differences(
+        self, d: Tensor, u: Tensor, parts: Sequence[int], factor: float = 1.0
+    ) -> None:
+        """Add the differences over time (0), height (1) and width (2) to their part."""
+        for i in parts:
+            weight, axis = factor * self.weights[i], i + 2
+            length = u.shape[axis] - 1
+            part = d[:, i].narrow(axis, 0, length)
+            part.add_(u.narrow(axis, 1, length), alpha=weight)
+            part.sub_(u.narrow(axis, 0, length), alpha=weight)
+
+    def _add_adjoint(self, u: Tensor, p: Tensor, parts: Sequence[int]) -> None:
+        """Add the adjoint of these differences."""
+        for i in parts:
+            weight, axis = self.weights[i], i + 2
             length = u.shape[axis] - 1
             part = p[:, i].narrow(axis, 0, length)
             u.narrow(axis, 1, length).add_(part, alpha=weight)
             u.narrow(axis, 0, length).sub_(part, alpha=weight)
-        return u
 
     def magnitude(self, d: Tensor) -> Tensor:
         # many times faster than `torch.linalg.vector_norm` over this axis
@@ -189,6 +211,22 @@ class SpaceTimeVariation(Variation):
             return torch.zeros_like(p)
         scale = p.square().sum(1, keepdim=True).sqrt_().div_(bound).clamp_(min=1)
         return p / scale
+
+    def ascend_(self, p: Tensor, u: Tensor, step: float, bound: float) -> Tensor:
+        r"""
+        Dual step in place: :math:`p \leftarrow \Pi_{|p| \le \lambda}(p + \sigma K u)`.
+
+        :param torch.Tensor p: dual variable, overwritten.
+        :param torch.Tensor u: video.
+        :param float step: :math:`\sigma`.
+        :param float bound: :math:`\lambda`, positive.
+        :return: (:class:`torch.Tensor`) ``p``.
+        """
+        self._add_differences(p, u, (0, 1, 2), step)
+        scale = p[:, 0].square()
+        for part in (p[:, 1], p[:, 2]):
+            scale.addcmul_(part, part)
+        return p.div_(scale.sqrt_().div_(bound).clamp_(min=1).unsqueeze(1))
 
 
 def difference_adjoint(p: Tensor, axis: int) -> Tensor:
