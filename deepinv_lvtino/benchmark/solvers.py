@@ -20,7 +20,14 @@ from deepinv_lvtino.models import (
     tiny_video,
 )
 from deepinv_lvtino.models.adapter import measure_pixel_scales
-from deepinv_lvtino.optim import ADMMTV, LVTINO, PnPADMM, Schedule, pseudo_inverse
+from deepinv_lvtino.optim import (
+    ADMMTV,
+    LVTINO,
+    MotionTV,
+    PnPADMM,
+    Schedule,
+    pseudo_inverse,
+)
 from deepinv_lvtino.optim.baselines import TV_SETTINGS
 from deepinv_lvtino.optim.schedule import PUBLISHED_PROBLEMS, CalibratedSchedule
 from deepinv_lvtino.physics import PROBLEMS
@@ -259,6 +266,9 @@ SOLVERS: dict[str, Solver] = {
         linear_only=False,
     ),
     "admm-tv": Solver("total variation over space and time, by ADMM", _admm_tv),
+    "motion-tv": Solver(
+        "total variation along the motion of the video", lambda setting: MotionTV()
+    ),
     "pnp-admm": Solver("plug-and-play ADMM with the video network", _pnp_admm),
     "diffpir": Solver("DiffPIR of DeepInverse with the video network", _diffpir),
     "dps": Solver("DPS of DeepInverse with the video network", _dps),

@@ -16,7 +16,8 @@ from deepinv_lvtino.cli._arguments import (
 
 # also in deepinv_lvtino.benchmark, which takes seconds to import
 _SOLVERS = (
-    "pinv, admm-tv, pnp-admm, diffpir, dps, lvtino, lvtino-mean, lvtino-v, latino"
+    "pinv, admm-tv, motion-tv, pnp-admm, diffpir, dps, lvtino, lvtino-mean, lvtino-v, "
+    "latino"
 )
 _SCORES = "psnr, ssim, haarpsi, lpips, warping_error, temporal_difference_error, fvmd"
 

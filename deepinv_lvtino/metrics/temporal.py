@@ -111,8 +111,7 @@ class WarpingError(Metric):
 
     :param Callable flow: ``flow(first, second)`` for images ``(B, C, H, W)`` in [0, 1]
         gives the displacement of every pixel of ``first``, in pixels (x, y), shape
-        ``(B, H, W, 2)``; by default :func:`optical_flow` (classical, on the CPU; needs the
-        extra ``flow``).
+        ``(B, H, W, 2)``; by default :func:`optical_flow` (classical, on the CPU).
     :param tuple[float, float] consistency: thresholds of :func:`visible_mask`.
     :param tuple[float, float] clamp: interval that the estimate is projected to before
         the metric, or ``None``.
