@@ -9,10 +9,11 @@ show of blurred pictures, and a sampler that starts there has a long way to go:
 
     x_0 = A^{\dagger} y \qquad \text{or} \qquad x_0 = \text{something better?}
 
-A run can start from any video (``init=``). Four starts have names: ``"pinv"``, the
+A run can start from any video (``init=``). Five starts have names: ``"pinv"``, the
 pseudo-inverse; ``"prox"``, a proximal step from black; ``"tv"``, data and total
-variation; ``"interpolate"``, which follows the motion between the measured frames with an
-optical flow. What is each worth, and what is left of it after a run?
+variation; ``"motion"``, the same along the motion of the video; ``"interpolate"``, which
+follows the motion between the measured frames with an optical flow. What is each worth,
+and what is left of it after a run?
 """
 
 # sphinx_gallery_thumbnail_number = 2
@@ -118,8 +119,8 @@ write_side_by_side(
 )
 
 # %%
-# ``"interpolate"`` computes optical flow with OpenCV (``pip install
-# "deepinv-lvtino[flow]"``), as in :footcite:t:`kroeger2016fast`. With the published
+# ``"interpolate"`` and ``"motion"`` compute optical flow with OpenCV
+# :footcite:p:`kroeger2016fast`. With the published
 # models, problem C was started from an interpolation network; the result of any such
 # network can be given as ``init``.
 #
