@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     pool.add_argument("--clips", type=int, default=4000)
     pool.add_argument("--frames", type=int, default=12)
-    pool.add_argument("--size", type=int, default=112)
+    pool.add_argument("--size", type=int, help="112 with --footage, else 96")
     pool.add_argument("--seed", type=int, default=0)
     pool.add_argument("--workers", type=int, default=2, help="for dead leaves alone")
     pool.set_defaults(run=_pool)
@@ -222,7 +222,8 @@ def _beside(pool: Path) -> Path:
 
 
 def _pool(options: argparse.Namespace) -> None:
-    suffix = ".npy" if options.footage is None else ".mkv"
+    suffix, size = (".npy", 96) if options.footage is None else (".mkv", 112)
+    size = size if options.size is None else options.size
     output = options.output or options.file or Path("pool" + suffix)
     if options.footage is not None:
         footage_pool(
@@ -230,7 +231,7 @@ def _pool(options: argparse.Namespace) -> None:
             options.footage,
             num_clips=options.clips,
             num_frames=options.frames,
-            size=options.size,
+            size=size,
             hold_out=options.hold_out,
             seed=options.seed,
         )
@@ -248,8 +249,8 @@ def _pool(options: argparse.Namespace) -> None:
         output,
         num_clips=options.clips,
         num_frames=options.frames,
-        height=options.size,
-        width=options.size,
+        height=size,
+        width=size,
         seed=options.seed,
         workers=options.workers,
     )
