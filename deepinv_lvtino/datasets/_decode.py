@@ -85,6 +85,9 @@ def decode_file(
                 msg = f"`path`: {path} holds no video stream (is it an audio file?)."
                 raise ValueError(msg)
             stream = file.streams.video[0]
+            if stream.codec_context is None:
+                msg = f"`path`: {path} is of a kind that FFmpeg has no decoder for. "
+                raise ValueError(msg + _TRUNCATED)
             check_size(path, stream.height or 0, stream.width or 0)
             _check_index(faults, stream)
             stream.codec_context.options = {
@@ -123,7 +126,10 @@ def _decode(
     reading = _Reading([], [])
     last = None if num_frames is None else start + num_frames
     decoder, demuxer = stream.codec_context.name, container.format.name
-    log.damage()  # of the first frames, which are decoded again
+    # what is said here about the first frames will be said again
+    fault = log.damage(demuxer)
+    if fault:
+        faults.add(f"is damaged ({fault})")
     for packet in container.demux(stream):
         at = _frame_of(packet, stream, reading)
         fault = log.damage(demuxer)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from deepinv_lvtino.datasets._colour import frame_to_rgb
 from deepinv_lvtino.datasets._damage import decoder_log
@@ -22,6 +24,9 @@ IMAGE_SUFFIXES = frozenset(
 _WITH_ALPHA = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
 
 
+# tags of TIFF: compression, and places and sizes of strips and of tiles
+_COMPRESSION, _DEFLATE = 259, (8, 32946)
+_PIECES = ((273, 279), (324, 325))
 # by content, whatever the name says: no format that runs a program
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "PPM")
 _PILLOW_ERRORS = (
@@ -110,11 +115,12 @@ def _load(path: Path) -> Image.Image | None:
                 check_size(path, image.height, image.width)
                 _check_single(path, image)
                 deep = _is_deep_colour(path, image)
+                fault = _fault(path, image)
                 image.verify()  # checksums, where the format has them
-            with Image.open(file, formats=_FORMATS) as image:
-                image.load()
-                turned = ImageOps.exif_transpose(image)
-                fault = _jpeg_fault(path) if image.format in ("JPEG", "MPO") else None
+            if not fault:
+                with Image.open(file, formats=_FORMATS) as image:
+                    image.load()
+                    turned = ImageOps.exif_transpose(image)
     except (TooLarge, SeveralPictures):
         raise
     except UnidentifiedImageError as error:
@@ -152,6 +158,35 @@ def _check_single(path: Path, image: Image.Image) -> None:
             f"for example with `ffmpeg -i {path.name} FOLDER/%05d.png`."
         )
         raise SeveralPictures(msg)
+
+
+def _fault(path: Path, image: Image.Image) -> str | None:
+    """What Pillow does not look at."""
+    if image.format in ("JPEG", "MPO"):
+        return _jpeg_fault(path)
+    if isinstance(image, TiffImageFile):
+        return _tiff_fault(path, image)
+    return None
+
+
+def _tiff_fault(path: Path, image: TiffImageFile) -> str | None:
+    """The checksums of deflated pieces, which libtiff does not reach."""
+    tags = image.tag_v2
+    if tags.get(_COMPRESSION, 1) not in _DEFLATE:
+        return None
+    for places, sizes in _PIECES:
+        pairs = zip(tags.get(places, ()), tags.get(sizes, ()), strict=False)
+        with path.open("rb") as file:
+            for place, size in pairs:
+                file.seek(place)
+                packed = zlib.decompressobj()
+                try:
+                    packed.decompress(file.read(size))
+                except zlib.error as error:
+                    return str(error)
+                if not packed.eof:
+                    return "a piece of it is cut short"
+    return None
 
 
 def _jpeg_fault(path: Path) -> str | None:
