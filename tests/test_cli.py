@@ -447,3 +447,45 @@ def test_enlarged_measurement_repeats_frames_and_pixels():
     large = enlarge_measurement(y, (1, 3, 8, 12), 2, 4)
     assert large.shape == (1, 3, 8, 12)
     assert torch.equal(large[0, 2, 4:, 8:], torch.full((4, 4), 11.0))
+
+
+class TestDamagedInput:
+    @pytest.fixture
+    def gap(self, tmp_path):
+        """A folder of frames with a number missing."""
+        folder = write_video(tmp_path / "gap", procedural_clip(6, HEIGHT, WIDTH))
+        (folder / "00004.png").unlink()
+        return folder
+
+    def test_refused_by_default(self, gap, tmp_path, capsys):
+        output = tmp_path / "out.mp4"
+        for command in (
+            ["restore", gap],
+            ["restore", gap, "--simulate"],
+            ["degrade", gap],
+        ):
+            error = fails(capsys, *command, "-o", output, "--problem", "sr4")
+            assert "number 4 is missing" in error
+            assert "--damaged accept" in error
+        assert names(tmp_path) == ["gap"]
+
+    def test_accepted_and_said(self, gap, tmp_path, capsys):
+        words = ("--problem", "sr4", "--damaged", "accept")
+        commands = {
+            "a.mp4": ("restore", gap, *FAST),
+            "b.mp4": ("restore", gap, "--simulate", *FAST),
+            "c.mkv": ("degrade", gap, "--device", "cpu"),
+        }
+        for name, command in commands.items():
+            output = tmp_path / name
+            assert run(*command, "-o", output, *words) == 0
+            assert "accepted: " in capsys.readouterr().out
+            (note,) = report_of(output.with_suffix(".json"))["damaged_input"]
+            assert "number 4 is missing" in note
+
+    def test_nothing_is_said_of_a_healthy_one(self, clean, tmp_path, capsys):
+        output = tmp_path / "a.mkv"
+        words = ("--problem", "sr4", "--damaged", "accept", "--device", "cpu")
+        assert run("degrade", clean, "-o", output, *words) == 0
+        assert "accepted" not in capsys.readouterr().out
+        assert "damaged_input" not in report_of(output.with_suffix(".json"))

@@ -56,6 +56,28 @@ def test_options_reach_the_cells(tmp_path):
     assert (out / "videos" / "clip" / "B" / "lvtino-mean" / "00004.png").is_file()
 
 
+def test_damaged_clips_are_refused_or_said(tmp_path, capsys):
+    clip = write_video(tmp_path / "clip", procedural_clip(7, 32, 48))
+    (clip / "00003.png").unlink()
+    out = tmp_path / "out"
+    words = (
+        "-o",
+        out,
+        "--clips",
+        clip,
+        "--solvers",
+        "pinv",
+        "--problems",
+        "sr4",
+        *SMALL,
+    )
+    assert "number 3 is missing" in fails(capsys, *words)
+    assert run(*words, "--damaged", "accept", "--scores", "psnr") == 0
+    assert "accepted: " in capsys.readouterr().out
+    (cell,) = json.loads((out / "benchmark.json").read_text())["cells"]
+    assert "number 3 is missing" in cell["damaged_input"][0]
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     checkpoints = pytest.importorskip("checkpoints")

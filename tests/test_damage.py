@@ -215,6 +215,30 @@ class TestCounts:
         ):
             read_video(path)
 
+    def test_mp4_with_another_number_of_sizes_than_times(self, tmp_path):
+        path = encode(tmp_path / "a.mp4", "libx264", "yuv420p")
+        data = bytearray(path.read_bytes())
+        place = data.index(b"stsz") + 12  # after version, flags and the common size
+        assert int.from_bytes(data[place : place + 4], "big") == COUNT
+        data[place + 3] -= 1
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match="damaged .*sample count"):
+            read_video(path)
+
+    def test_mp4_whose_last_frame_lasts_longer(self, tmp_path):
+        """As phones write them: nothing is missing."""
+        path = encode(tmp_path / "a.mp4", "libx264", "yuv420p")
+        data = bytearray(path.read_bytes())
+        place = data.index(b"mdhd") + 20  # duration, after two times and the unit
+        unit, duration = (
+            int.from_bytes(data[place - shift : place + 4 - shift], "big")
+            for shift in (4, 0)
+        )
+        assert duration * 25 == COUNT * unit
+        data[place : place + 4] = (duration + unit // 25).to_bytes(4, "big")
+        path.write_bytes(data)
+        assert read_video(path).frames.shape[1] == COUNT
+
     def test_avi_with_a_chunk_missing(self, tmp_path):
         data = encode(tmp_path / "a.avi", "mjpeg", "yuvj420p").read_bytes()
         second = data.index(b"00dc", data.index(b"00dc") + 4)

@@ -50,6 +50,7 @@ class _Reading:
     frames: list[Tensor]
     times: list[Fraction | None]
     packets: int = 0
+    hidden: int = 0
     ended: bool = False
 
 
@@ -126,9 +127,12 @@ def _decode(
     reading = _Reading([], [])
     last = None if num_frames is None else start + num_frames
     decoder, demuxer = stream.codec_context.name, container.format.name
-    # what is said here about the first frames will be said again
+    size = log.refused_size()
+    if size is not None:
+        check_size(faults.path, *size)
+    # what a decoder said on opening, about the first frames, it will say again
     fault = log.damage(demuxer)
-    if fault:
+    if fault and demuxer != decoder:
         faults.add(f"is damaged ({fault})")
     for packet in container.demux(stream):
         at = _frame_of(packet, stream, reading)
@@ -153,8 +157,9 @@ def _decode(
         fault = log.damage(decoder, demuxer)
         if fault:
             faults.add(f"is damaged ({fault})", at)
-        if packet.size and not getattr(packet, "is_discard", False):
+        if packet.size:
             reading.packets += 1
+            reading.hidden += bool(getattr(packet, "is_discard", False))
     reading.ended = True
     return reading
 
@@ -296,11 +301,17 @@ def _check_complete(
     rate: Fraction,
     known: Container,
 ) -> None:
-    """Refuse a file with fewer frames than it declares, if only by one."""
+    """Refuse a file with another number of frames than it declares."""
     count = len(reading.times)
-    if stream.codec_context.name not in _HIDDEN and count < reading.packets:
-        faults.add(f"holds {reading.packets} frames, but only {count} can be decoded")
+    shown = reading.packets - reading.hidden
+    if stream.codec_context.name not in _HIDDEN and count < shown:
+        faults.add(f"holds {shown} frames, but only {count} can be decoded")
     declared = known.frames
+    if declared is None and known.kind == "mp4" and reading.packets < stream.frames:
+        fault = f"declares {stream.frames} frames, but holds {reading.packets}"
+        entries = getattr(stream, "index_entries", None)
+        if entries is None or reading.packets < len(entries):  # but for edit lists
+            faults.add(fault)
     if declared is None and known.kind == "avi":
         declared = stream.frames or None
     if declared is not None and declared != count:
@@ -322,7 +333,9 @@ def _check_complete(
 
 def _slack(kind: str, expected: float) -> float:
     """Frames by which a duration may be wrong, by the kind of container."""
-    return 0.75 if kind in ("matroska", "mp4", "avi") else max(1, 0.01 * expected)
+    if kind == "mp4":
+        return 1.5  # cameras let the last frame last longer; the samples are counted
+    return 0.75 if kind in ("matroska", "avi") else max(1, 0.01 * expected)
 
 
 def _declared_duration(

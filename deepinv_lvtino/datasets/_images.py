@@ -115,12 +115,14 @@ def _load(path: Path) -> Image.Image | None:
                 check_size(path, image.height, image.width)
                 _check_single(path, image)
                 deep = _is_deep_colour(path, image)
-                fault = _fault(path, image)
+                fault = _tiff_fault(path, image)
                 image.verify()  # checksums, where the format has them
             if not fault:
                 with Image.open(file, formats=_FORMATS) as image:
                     image.load()
                     turned = ImageOps.exif_transpose(image)
+                    if image.format in ("JPEG", "MPO"):
+                        fault = _jpeg_fault(path)
     except (TooLarge, SeveralPictures):
         raise
     except UnidentifiedImageError as error:
@@ -160,18 +162,9 @@ def _check_single(path: Path, image: Image.Image) -> None:
         raise SeveralPictures(msg)
 
 
-def _fault(path: Path, image: Image.Image) -> str | None:
-    """What Pillow does not look at."""
-    if image.format in ("JPEG", "MPO"):
-        return _jpeg_fault(path)
-    if isinstance(image, TiffImageFile):
-        return _tiff_fault(path, image)
-    return None
-
-
-def _tiff_fault(path: Path, image: TiffImageFile) -> str | None:
+def _tiff_fault(path: Path, image: Image.Image) -> str | None:
     """The checksums of deflated pieces, which libtiff does not reach."""
-    tags = image.tag_v2
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     if tags.get(_COMPRESSION, 1) not in _DEFLATE:
         return None
     for places, sizes in _PIECES:
