@@ -232,16 +232,18 @@ def require_finite(**tensors: Any) -> None:
     """
     for name, value in tensors.items():
         if isinstance(value, (Tensor, TensorList)):
-            _require_finite(f"`{name}`", flatten(value))
+            _require_finite(
+                f"`{name}`" if name.isidentifier() else name, flatten(value)
+            )
 
 
 def _require_finite(name: str, rows: Tensor) -> None:
     bad = ~torch.isfinite(rows)
     if bool(bad.any()):
         msg = (
-            f"{name} holds NaN or infinity in {int(bad.sum())} of {rows.numel()} values, "
-            "so that a data step has no answer. Look at what came before: the network, "
-            "the operator, or the measurement."
+            f"{name} holds NaN or infinity in {int(bad.sum())} of {rows.numel()} values. "
+            "Look at what came before: the network, the operator, or the measurement; a "
+            "step of larger noise or smaller weight may stay finite."
         )
         raise DataStepError(msg)
 

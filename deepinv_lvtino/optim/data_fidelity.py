@@ -48,7 +48,7 @@ def noise_std(physics: Physics) -> float | Tensor:
 def prox_l2(
     physics: Physics,
     z: Tensor | float | None,
-    y: Tensor,
+    y: Any,
     gamma: float | Tensor,
     *,
     max_iter: int = MAX_ITER,

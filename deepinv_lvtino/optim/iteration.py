@@ -11,6 +11,7 @@ from deepinv.physics import Physics
 from torch import Tensor
 
 from deepinv_lvtino.models._memory import with_room
+from deepinv_lvtino.optim.damped import require_finite
 from deepinv_lvtino.optim.data_steps import DataStep, Interval
 from deepinv_lvtino.optim.noise import global_noise
 from deepinv_lvtino.optim.priors import ProductOfExperts, SAEPrior
@@ -162,6 +163,7 @@ class fStepLVTINO(fStep):
         :return: (tuple) video, shape of ``x``, and new state.
         :raises OutOfMemory: if the memory does not suffice, even once the networks that
             may leave the device have done so.
+        :raises DataStepError: if the step has no answer, or one that is not finite.
         """
         data_step = data_step.within(clamp)
         settings = {"a smaller video": "fewer frames or pixels"}
@@ -173,6 +175,7 @@ class fStepLVTINO(fStep):
             what="data step",
             settings=settings,
         )
+        require_finite(**{"the video after the data step": u})
         return (_project(u, clamp) if data_step.clamped else u), state
 
 

@@ -22,11 +22,10 @@ def is_decomposable(physics: object) -> bool:
     :param deepinv.physics.Physics physics: operator.
     :return: (bool) false also for operators that have formulas of their own.
     """
-    kind = type(physics)
-    return (
-        isinstance(physics, DecomposablePhysics)
-        and kind.prox_l2 is DecomposablePhysics.prox_l2
-        and kind.A_dagger is DecomposablePhysics.A_dagger
+    kind = DecomposablePhysics
+    return isinstance(physics, kind) and (
+        type(physics).prox_l2 is kind.prox_l2
+        and type(physics).A_dagger is kind.A_dagger
     )
 
 
