@@ -444,10 +444,20 @@ def test_the_exact_jump_has_no_error():
 def test_better_means_a_gain_and_no_loss():
     levels = ("0.1", "0.2", "0.35", "0.5", "0.7")
     before = {f"PSNR at {level}": 25.0 for level in levels}
+    jumps = {"jump error at 0.2": 0.03, "jump error at 0.5": 0.1}
+
+    def after(psnr=25.1, **changed):
+        return {f"PSNR at {level}": psnr for level in levels} | jumps | changed
+
+    before |= jumps
     assert not better(before, before)
-    assert better(before, {name: 25.1 for name in before})
-    assert better(before, {**{name: 25.1 for name in before}, "PSNR at 0.7": 24.96})
-    assert not better(before, {**{name: 26.0 for name in before}, "PSNR at 0.1": 24.9})
+    assert better(before, after())
+    assert better(before, after(**{"PSNR at 0.7": 24.96}))
+    assert not better(before, after(26.0, **{"PSNR at 0.1": 24.9}))
+    # what the sampler uses is the jump
+    assert better(before, after(**{"jump error at 0.5": 0.105}))
+    assert not better(before, after(26.0, **{"jump error at 0.5": 0.12}))
+    assert better(before, after(26.0, **{"jump error at 0.5": 0.12}), jumps=False)
 
 
 @pytest.fixture
