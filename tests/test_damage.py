@@ -127,6 +127,20 @@ class TestDecoder:
         exact = torch.from_numpy(moving()).permute(3, 0, 1, 2).float() / 255
         torch.testing.assert_close(clip.frames[:, others], exact[:, others])
 
+    def test_gaps_in_time_are_said(self, tmp_path):
+        """A frame that is lost with its packet leaves a gap, which is closed up."""
+        path = encode(tmp_path / "a.mkv", "ffv1", "bgr0", g="1")
+        data = bytearray(path.read_bytes())
+        with av.open(str(path)) as file:
+            packet = [p for p in file.demux() if p.size][4]
+        start = data.index(bytes(packet))
+        data[start - 4] = 0x82  # the block belongs to a track that is not there
+        path.write_bytes(_with_right_crcs(data))
+        clip = read_video(path, damaged="accept")
+        assert clip.frames.shape[1] == COUNT - 1
+        assert clip.fps == 25
+        assert any("gaps in time" in note for note in clip.damage)
+
     def test_frames_before_the_damage_can_be_read(self, tmp_path):
         path = self.damaged(tmp_path)
         number = self.frame_at(path, 0.6)
@@ -237,6 +251,22 @@ class TestCounts:
         assert duration * 25 == COUNT * unit
         data[place : place + 4] = (duration + unit // 25).to_bytes(4, "big")
         path.write_bytes(data)
+        assert read_video(path).frames.shape[1] == COUNT
+
+    def test_avi_with_an_empty_chunk(self, tmp_path):
+        """As FFmpeg writes it beside sound: the declared number counts it."""
+        path = tmp_path / "a.avi"
+        with av.open(str(path), "w") as file:
+            stream = file.add_stream("mpeg4", rate=25)
+            stream.height, stream.width, stream.pix_fmt = H, W, "yuv420p"
+            stream.codec_context.max_b_frames = 0
+            for index, array in enumerate(moving()):
+                frame = av.VideoFrame.from_ndarray(array, "rgb24")
+                frame.pts, frame.time_base = index + 1, Fraction(1, 25)
+                file.mux(stream.encode(frame.reformat(format="yuv420p")))
+            file.mux(stream.encode(None))
+        with av.open(str(path)) as file:
+            assert file.streams.video[0].frames == COUNT + 1
         assert read_video(path).frames.shape[1] == COUNT
 
     def test_avi_with_a_chunk_missing(self, tmp_path):

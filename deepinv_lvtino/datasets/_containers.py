@@ -26,11 +26,13 @@ class Container:
     :param str fault: what is missing or wrong, to follow the name of the file; empty if
         nothing is.
     :param int frames: pictures that it holds, where a container of one stream says so.
+    :param int empty: frames of AVI without content, which repeat the one before.
     """
 
     kind: str = ""
     fault: str = ""
     frames: int | None = None
+    empty: int = 0
 
 
 class _Fault(ValueError):
@@ -57,9 +59,12 @@ def inspect_container(path: Path) -> Container:
             if not matches:
                 continue
             try:
-                return Container(kind, "", check(file, size))
+                count = check(file, size)
             except _Fault as fault:
                 return Container(kind, str(fault))
+            if kind == "avi":
+                return Container(kind, empty=count or 0)
+            return Container(kind, frames=count)
     return Container()
 
 
@@ -194,7 +199,8 @@ def _check_crc(file: BinaryIO, start: int, end: int, what: str) -> None:
 # AVI: chunks of a name, a size and a content, and an index of them
 
 
-def _avi(file: BinaryIO, size: int) -> None:
+def _avi(file: BinaryIO, size: int) -> int:
+    empty = 0
     for name, start, end in _chunks(file, 0, size):
         if name != b"RIFF":
             continue  # what follows is no part of the video
@@ -211,6 +217,8 @@ def _avi(file: BinaryIO, size: int) -> None:
                 index = file.read(stop - inside)
         if index is not None and chunks:
             _check_index(index, chunks)
+        empty += sum(not size and name[2:3] == b"d" for name, size in chunks)
+    return empty
 
 
 def _chunks(file: BinaryIO, place: int, end: int) -> Iterator[tuple[bytes, int, int]]:

@@ -103,7 +103,7 @@ def decode_file(
                 raise ValueError(msg)
             if known.fault:
                 faults.add(known.fault)
-            rate = _frame_rate(path, stream, reading.times, bool(faults.notes))
+            rate = _frame_rate(faults, stream, reading.times)
             if reading.ended:
                 _check_complete(faults, file, stream, reading, rate, known)
     except av.error.FFmpegError as error:
@@ -238,7 +238,7 @@ def _turn(path: Path, rgb: np.ndarray, frame: VideoFrame) -> np.ndarray:
 
 
 def _frame_rate(
-    path: Path, stream: VideoStream, times: list[Fraction | None], damaged: bool
+    faults: Faults, stream: VideoStream, times: list[Fraction | None]
 ) -> Fraction:
     """
     The rate on which all time stamps lie, up to the rounding of the container.
@@ -258,17 +258,18 @@ def _frame_rate(
         for rate in rates:
             if _fits(known, rate, unit):
                 return rate
-        if damaged and rates:
+        if faults.notes and rates:
+            faults.add("has gaps in time, which are closed up")
             return rates[0]
         steps = [float(b - a) * 1000 for a, b in pairwise(known)]
         msg = (
-            f"`path`: {path} has a variable frame rate (frames {min(steps):.4g} to "
+            f"`path`: {faults.path} has a variable frame rate (frames {min(steps):.4g} to "
             f"{max(steps):.4g} ms apart), but frames must be equally spaced in time. "
             f"{_CFR_REMEDY}"
         )
         raise ValueError(msg)
     if not rates:
-        msg = f"`path`: {path} does not say its frame rate. {_CFR_REMEDY}"
+        msg = f"`path`: {faults.path} does not say its frame rate. {_CFR_REMEDY}"
         raise ValueError(msg)
     return rates[0]
 
@@ -313,7 +314,7 @@ def _check_complete(
         if entries is None or reading.packets < len(entries):  # but for edit lists
             faults.add(fault)
     if declared is None and known.kind == "avi":
-        declared = stream.frames or None
+        declared = (stream.frames - known.empty) if stream.frames else None
     if declared is not None and declared != count:
         faults.add(f"declares {declared} frames, but {count} can be decoded")
     duration = _declared_duration(container, stream, reading.times[0])
@@ -324,18 +325,20 @@ def _check_complete(
             )
         return
     missing = float(duration * rate) - count
-    if missing > _slack(known.kind, float(duration * rate)):
+    if missing > _slack(known, float(duration * rate)):
         faults.add(
             f"declares {float(duration):.3f} s, about {round(duration * rate)} frames, "
             f"but only {count} can be decoded"
         )
 
 
-def _slack(kind: str, expected: float) -> float:
+def _slack(known: Container, expected: float) -> float:
     """Frames by which a duration may be wrong, by the kind of container."""
-    if kind == "mp4":
+    if known.kind == "mp4":
         return 1.5  # cameras let the last frame last longer; the samples are counted
-    return 0.75 if kind in ("matroska", "avi") else max(1, 0.01 * expected)
+    if known.kind in ("matroska", "avi"):
+        return 0.75 + known.empty
+    return max(1, 0.01 * expected)
 
 
 def _declared_duration(
