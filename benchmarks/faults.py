@@ -14,6 +14,7 @@ Needs Linux and the rights to mount a file system: ``sudo python benchmarks/faul
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import shutil
@@ -28,11 +29,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import torch
 from measure import provenance
 
 from deepinv_lvtino import _staging
-from deepinv_lvtino.cli import _commands as _commands  # loaded once, before the forks
+
+# loaded once, before the forks
+from deepinv_lvtino.cli import _benchmark_arguments as _benchmark_arguments
+from deepinv_lvtino.cli import _commands as _commands
 from deepinv_lvtino.cli import main as command_line
 from deepinv_lvtino.cli._report import digest
 from deepinv_lvtino.datasets import procedural_clip, write_video
@@ -309,7 +314,27 @@ def strike_once(
             shutil.rmtree(elsewhere / path.relative_to(elsewhere).parts[0])
     log.unlink()
     entry["failures"] = judge(entry)
+    for key in ("says", "kept"):
+        entry[key] = [
+            line.replace(str(folder), "FOLDER").replace(str(elsewhere), "TEMPORARY")
+            for line in entry[key]
+        ]
     return entry
+
+
+def table(lines: list[dict[str, Any]]) -> list[list[str]]:
+    r"""A row per command and moment, a column per fault: the outputs after it."""
+    faults = list(dict.fromkeys(entry["fault"] for entry in lines))
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for entry in lines:
+        found = entry["outputs"]
+        if found not in ("old", "new"):
+            found = f"{found}, known, then {entry['next outputs']}"
+        found += ", frames kept" if entry["kept"] else ""
+        row = rows.setdefault((entry["command"], entry["moment"]), {})
+        row[entry["fault"]] = "WRONG" if entry["failures"] else found
+    head = ["command", "moment", *faults]
+    return [head, *([*key, *map(row.get, faults)] for key, row in rows.items())]
 
 
 def re_kept(said: str) -> list[str]:
@@ -357,18 +382,20 @@ def main() -> None:
     parser.add_argument("--commands", nargs="+", default=list(MOMENTS))
     parser.add_argument("--faults", nargs="+", default=list(FAULTS))
     parser.add_argument("--moments", nargs="+", help="names; default: all")
-    parser.add_argument("--output", type=Path, help="JSON file")
+    parser.add_argument("--output", type=Path, help="JSON file; a CSV beside it")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    mpl.use("agg")
+    import_module("matplotlib.pyplot")
     lines = []
     with tempfile.TemporaryDirectory(prefix="faults-") as place:
         clip = Path(place) / "clip.mkv"
         write_video(clip, procedural_clip(5, 32, 48), 25, lossless=True)
         for command in options.commands:
             before = Path(place) / command
-            # in this process, so that all is loaded before the forks
-            if command_line(commands(before, clip, False)[command]) != 0:
-                raise RuntimeError(command)
+            log = Path(place) / "log"
+            if run(commands(before, clip, False)[command], log, None, "", before):
+                raise RuntimeError(log.read_text(encoding="utf-8"))
             for moment in options.moments or MOMENTS[command]:
                 for fault in options.faults:
                     entry = strike_once(command, moment, fault, clip, before)
@@ -387,6 +414,9 @@ def main() -> None:
         content = {**provenance(torch.device("cpu")), "wrong": wrong, "runs": lines}
         text = json.dumps(content, indent=1, ensure_ascii=False)
         options.output.write_text(text + "\n", encoding="utf-8")
+        place = options.output.with_suffix(".csv")
+        with place.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(table(lines))
 
 
 if __name__ == "__main__":
