@@ -3,10 +3,143 @@ r"""Checks of what a user gives, with messages that say what to do."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+#: Largest batch whose videos are computed one by one; see :func:`each`.
+ONE_BY_ONE = 64
+
+
+def each(function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
+    r"""
+    Apply a function of batches to every element by itself.
+
+    Matrix products and convolutions round differently for another batch size; so each
+    element gets what it would get alone, to the last bit, at about the same cost. Batches
+    of more than 64 elements (``ONE_BY_ONE``), such as many chains of a few pixels, are
+    computed as one.
+
+    :param Callable function: function of batches, whose result is one too.
+    :param torch.Tensor batches: the batches, all of the same length.
+    :return: (:class:`torch.Tensor`) the results, as one batch.
+    """
+    if not 1 < len(batches[0]) <= ONE_BY_ONE:
+        return function(*batches)
+    parts = zip(*(batch.split(1) for batch in batches), strict=True)
+    return torch.cat([function(*part) for part in parts])
+
+
+def check_integer(
+    name: str, value: Any, least: int | None = None, most: int | None = None
+) -> int:
+    r"""
+    Check an integer, Python's or NumPy's; ``True`` and ``2.0`` are none.
+
+    :param str name: name of the argument, for the message.
+    :param int value: the value.
+    :param int least: smallest value allowed; any by default.
+    :param int most: largest value allowed; any by default.
+    :return: (int) the value, as Python's integer.
+    :raises TypeError: if it is not an integer.
+    :raises ValueError: if it is out of range.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, (bool, Tensor)):
+        msg = (
+            f"`{name}` must be an integer; got {_shown(value)} ({type(value).__name__}). "
+            "Round it, or convert it with `int(...)`."
+        )
+        raise TypeError(msg)
+    if (least is not None and number < least) or (most is not None and number > most):
+        limits = (
+            f"at least {least}"
+            if most is None
+            else f"from {least} to {most}"
+            if least is not None
+            else f"at most {most}"
+        )
+        msg = f"`{name}` must be {limits}; got {number}."
+        raise ValueError(msg)
+    return number
+
+
+def check_seed(name: str, value: Any) -> int:
+    r"""
+    Check a seed of a random generator.
+
+    :param str name: name of the argument, for the message.
+    :param int value: the seed.
+    :return: (int) the seed, as Python's integer.
+    :raises TypeError: if it is not an integer.
+    :raises ValueError: if it is negative, or above :math:`2^{64} - 1`.
+    """
+    return check_integer(name, value, 0, 2**64 - 1)
+
+
+def check_number(
+    name: str, value: Any, *, least: float = -math.inf, most: float = math.inf
+) -> float:
+    r"""
+    Check a finite real number: Python's, NumPy's, or a tensor of one value.
+
+    :param str name: name of the argument, for the message.
+    :param float value: the value.
+    :param float least: smallest value allowed.
+    :param float most: largest value allowed.
+    :return: (float) the value, as Python's number.
+    :raises TypeError: if it is not a real number.
+    :raises ValueError: if it is not finite, or out of range.
+    """
+    number = _as_real(value)
+    if number is None:
+        msg = (
+            f"`{name}` must be a number; got {_shown(value)} ({type(value).__name__}). "
+            "Give one real number."
+        )
+        raise TypeError(msg)
+    if not (math.isfinite(number) and least <= number <= most):
+        limits = (
+            "finite"
+            if (least, most) == (-math.inf, math.inf)
+            else f"finite and at least {least:g}"
+            if most == math.inf
+            else f"finite and at most {most:g}"
+            if least == -math.inf
+            else f"from {least:g} to {most:g}"
+        )
+        msg = f"`{name}` must be {limits}; got {number}."
+        raise ValueError(msg)
+    return number
+
+
+def _as_real(value: Any) -> float | None:
+    """Real number, or ``None``; text and truth values are none."""
+    if isinstance(value, (bool, str, bytes)) or value is None:
+        return None
+    if getattr(value, "ndim", 0) != 0:  # an array, also of one value
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond all floats
+        return math.inf
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def _shown(value: Any) -> str:
+    """What came, in a few words."""
+    shape = getattr(value, "shape", None)
+    if shape is not None and tuple(shape):
+        return f"shape {tuple(shape)}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def check_img_size(img_size: Sequence[int]) -> tuple[int, int, int, int]:
@@ -17,32 +150,44 @@ def check_img_size(img_size: Sequence[int]) -> tuple[int, int, int, int]:
     :return: (tuple) the size as integers.
     :raises ValueError: if there are not four positive integers.
     """
-    size = tuple(img_size) if isinstance(img_size, Sequence) else (img_size,)
-    if len(size) != 4 or any(not _is_count(n) for n in size):
-        msg = (
-            "`img_size` must be four positive integers (C, T, H, W) without the batch "
-            f"axis; got {size}."
-        )
+    return check_sizes("img_size", img_size, "(C, T, H, W) without the batch axis")
+
+
+def check_sizes(
+    name: str, value: Sequence[int], axes: str
+) -> tuple[int, int, int, int]:
+    r"""
+    Check the sizes of four axes.
+
+    :param str name: name of the argument, for the message.
+    :param Sequence[int] value: the sizes.
+    :param str axes: what they are, for the message.
+    :return: (tuple) the sizes as integers.
+    :raises ValueError: if there are not four positive integers.
+    """
+    try:
+        size = tuple(value)
+        channels, frames, height, width = (operator.index(n) for n in size)
+        good = min(channels, frames, height, width) >= 1
+        good = good and not any(isinstance(n, bool) for n in size)
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        msg = f"`{name}` must be four positive integers {axes}; got {_shown(value)}."
         raise ValueError(msg)
-    channels, frames, height, width = (int(n) for n in size)
     return channels, frames, height, width
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, (int, float)) and value >= 1 and value == math.floor(value)
-
-
-def check_counts(**counts: int) -> None:
+def check_counts(**counts: int) -> tuple[int, ...]:
     r"""
     Check numbers of which there must be one or more: frames, rows, columns.
 
     :param int counts: the numbers, by the names of the arguments.
+    :return: (tuple[int, ...]) the numbers, as Python's integers.
+    :raises TypeError: if one is not an integer.
     :raises ValueError: if one is below 1.
     """
-    for name, value in counts.items():
-        if value < 1:
-            msg = f"`{name}` must be at least 1; got {value}."
-            raise ValueError(msg)
+    return tuple(check_integer(name, value, 1) for name, value in counts.items())
 
 
 def check_positive(name: str, value: float | Tensor) -> None:
@@ -51,12 +196,20 @@ def check_positive(name: str, value: float | Tensor) -> None:
 
     :param str name: name of the argument, for the message.
     :param float, torch.Tensor value: the value.
+    :raises TypeError: if it is neither.
     :raises ValueError: if it is not.
     """
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and not value.is_complex():
         good = bool((torch.isfinite(value) & (value > 0)).all())
     else:
-        good = math.isfinite(value) and value > 0
+        number = _as_real(value)
+        if number is None:
+            msg = (
+                f"`{name}` must be a positive number; got {_shown(value)} "
+                f"({type(value).__name__}). Convert it with `float(...)`."
+            )
+            raise TypeError(msg)
+        good = math.isfinite(number) and number > 0
     if not good:
         msg = f"`{name}` must be positive and finite; got {value}."
         raise ValueError(msg)
@@ -103,6 +256,24 @@ def batch_weight(name: str, value: float | Tensor, like: Tensor) -> float | Tens
     return value.reshape(-1, *[1] * (like.ndim - 1)).to(like)
 
 
+def check_tensor(name: str, value: Any) -> None:
+    r"""
+    Check that something is a tensor.
+
+    :param str name: name of the argument, for the message.
+    :param torch.Tensor value: what the caller gave.
+    :raises TypeError: if it is not.
+    """
+    if not isinstance(value, Tensor):
+        convert = (
+            " Convert an array with `torch.from_numpy(...)`."
+            if hasattr(value, "__array__")
+            else ""
+        )
+        msg = f"`{name}` must be a torch.Tensor; got {type(value).__name__}.{convert}"
+        raise TypeError(msg)
+
+
 def check_video(
     name: str,
     x: Tensor,
@@ -121,9 +292,7 @@ def check_video(
     :raises TypeError: if ``x`` is not a tensor, or its dtype is not as expected.
     :raises ValueError: if its shape or device is not as expected, or it is empty.
     """
-    if not isinstance(x, Tensor):
-        msg = f"`{name}` must be a torch.Tensor; got {type(x).__name__}."
-        raise TypeError(msg)
+    check_tensor(name, x)
     if x.ndim != 5:
         msg = (
             f"`{name}` must have 5 axes (B, C, T, H, W); got shape {tuple(x.shape)}. "

@@ -139,7 +139,6 @@ def test_many_chains_follow_the_stationary_law(eta):
         video,
         image,
         schedule=Schedule.calibrated(delta, eta, num_steps),
-        seed=0,
     )
     x = solver(y.expand(chains, -1, -1, -1, -1), physics).reshape(chains, 4)
     # Five standard errors of the mean, of the variances and covariances.
@@ -177,7 +176,7 @@ def test_stationary_law_tends_to_the_posterior_at_first_order(eta):
 def test_one_prior_alone(eta):
     physics, y, video, image = problem()
     mean, cov = posterior(physics, y, video, image, eta)
-    solver = LVTINO(video, image, schedule=Schedule.calibrated(0.01, eta, 1500), seed=0)
+    solver = LVTINO(video, image, schedule=Schedule.calibrated(0.01, eta, 1500))
     assert solver.num_evaluations == 1500
     chains = 2000
     x = solver(y.expand(chains, -1, -1, -1, -1), physics).reshape(chains, 4)
@@ -194,7 +193,7 @@ def test_sample_gives_the_mean_and_variance_of_the_chain():
     solver = LVTINO(video, image, schedule=Schedule.calibrated(delta, eta, 40))
     repeats, num_samples = 2000, 10
     sample_mean, sample_variance = solver.sample(
-        y.expand(repeats, -1, -1, -1, -1), physics, num_samples=num_samples, seed=1
+        y.expand(repeats, -1, -1, -1, -1), physics, num_samples=num_samples
     )
     total = repeats * num_samples
     error = (sample_mean.reshape(repeats, 4).mean(0) - mean).abs()
@@ -231,7 +230,7 @@ def test_video_posterior_of_the_spectral_prior():
     residual = y.flatten() - matrix @ torch.full((96,), 0.5, dtype=torch.float64)
     mean = 0.5 + torch.linalg.solve(precision, matrix.T @ residual / 0.01)
     chains = 400
-    solver = LVTINO(model, schedule=Schedule.calibrated(0.003, num_steps=300), seed=0)
+    solver = LVTINO(model, schedule=Schedule.calibrated(0.003, num_steps=300))
     x = solver(y.expand(chains, -1, -1, -1, -1), physics).reshape(chains, 96)
     error = x.mean(0) - mean
     monte_carlo = torch.linalg.inv(precision).diag().sum().sqrt() / chains**0.5

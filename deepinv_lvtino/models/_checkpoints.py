@@ -47,6 +47,7 @@ _UNREADABLE = (
     RuntimeError,
     TypeError,
     ValueError,
+    zipfile.BadZipFile,
 )
 
 
@@ -229,16 +230,14 @@ def read_entry(path: Source, entry: str | None = None) -> tuple[str | None, Weig
             msg = f"{path} is not a safetensors file ({error}); it may be incomplete."
             raise ValueError(msg) from error
     try:
-        found = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        mapped = _is_stored(path)
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except _UNREADABLE as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise  # it is not there, or may not be read
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         msg = (
             f"{path} holds more than weights, or is damaged, and was not loaded "
-            f"({reason}). Only tensors are read; convert the file to safetensors."
+            f"({_reason(error)}). Only tensors are read; convert the file to safetensors."
         )
         raise ValueError(msg) from error
     entry, found = _choose_entry(path, found, entry)
@@ -267,6 +266,29 @@ def _choose_entry(path: Path, found: Any, entry: str | None) -> tuple[str | None
         msg = f"{path} has no entry {entry!r}; it has {names}."
         raise ValueError(msg)
     return entry, entries[entry]
+
+
+def _is_stored(path: Path) -> bool:
+    """
+    Whether a file is an archive whose parts lie in it as they are, so that it can be mapped.
+
+    A mapping takes what is compressed, or encrypted, for numbers as it stands.
+    """
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return all(
+            part.compress_type == zipfile.ZIP_STORED
+            and part.compress_size == part.file_size
+            for part in archive.infolist()
+        )
+
+
+def _reason(error: Exception) -> str:
+    """First sentence of an error, without PyTorch's advice to unpickle all the same."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    sentence = lines[0].split(". ")[0]
+    return type(error).__name__ if "weights_only" in sentence else sentence
 
 
 def read_folder(folder: Source) -> Weights:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepinv_lvtino.models.noise_schedules import NoiseSchedule
-from deepinv_lvtino.utils import check_video
+from deepinv_lvtino.utils import check_video, each
 
 
 class ConsistencyModel(nn.Module):
@@ -105,7 +105,8 @@ class ConsistencyModel(nn.Module):
         To first order in the relative noise variance this is one Langevin step for the
         model's density (LATINO :footcite:p:`spagnoletti2025latino`). Any number of frames
         and any size are accepted: the video is padded inside by repeating its border, and
-        cropped back.
+        cropped back. The networks are given the videos of a batch one by one (up to 64), so
+        that a result does not depend on what else the batch holds.
 
         :param torch.Tensor x: video in [0, 1], shape ``(B, C, T, H, W)``.
         :param float t: time, in the unit of ``schedule``.
@@ -122,7 +123,7 @@ class ConsistencyModel(nn.Module):
         .. footbibliography::
         """
         check_video("x", x)
-        latent = self.encode(self.pad(x))
+        latent = each(self.encode, self.pad(x))
         like = latent[:, :, :1] if self.shared_noise else latent
         if noise is None:
             noise = torch.randn(
@@ -139,7 +140,7 @@ class ConsistencyModel(nn.Module):
         noisy = self.schedule.alpha(t) * latent + self.schedule.sigma(t) * noise.to(
             latent
         )
-        clean = self.decode(self.denoise(noisy, t))
+        clean = each(lambda part: self.decode(self.denoise(part, t)), noisy)
         frames, height, width = x.shape[2:]
         return clean[:, :, :frames, :height, :width].to(x.dtype)
 

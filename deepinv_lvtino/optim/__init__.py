@@ -32,7 +32,7 @@ from deepinv_lvtino.optim.motion import (
 )
 from deepinv_lvtino.optim.motion_tv import MotionTV, MotionTVIteration
 from deepinv_lvtino.optim.motion_variation import MotionVariation
-from deepinv_lvtino.optim.noise import SeededNoise, global_noise
+from deepinv_lvtino.optim.noise import SeededNoise, element_seed, global_noise
 from deepinv_lvtino.optim.priors import ProductOfExperts, SAEPrior
 from deepinv_lvtino.optim.prox_tv import TVResult, prox_l2_tv
 from deepinv_lvtino.optim.schedule import (
@@ -88,6 +88,7 @@ __all__ = [
     "Variation",
     "VariationStep",
     "data_weight",
+    "element_seed",
     "global_noise",
     "interpolate",
     "measured_motion",

@@ -24,7 +24,7 @@ from deepinv_lvtino.optim.data_fidelity import GaussianLikelihood, checked
 from deepinv_lvtino.optim.starts import pseudo_inverse
 from deepinv_lvtino.optim.variation import SpaceTimeVariation
 from deepinv_lvtino.physics.functional import apply_along_axis
-from deepinv_lvtino.utils import check_positive
+from deepinv_lvtino.utils import check_positive, each
 
 #: ``lambda_reg`` and ``time_weight`` of :class:`ADMMTV` for a named problem.
 TV_SETTINGS = {
@@ -56,7 +56,8 @@ class ADMMTV(BaseOptim):
         sets the penalty :math:`\rho = \lambda` / ``threshold`` and with it the speed, not
         the limit.
     :param int max_iter: most iterations.
-    :param float thres_conv: relative change of the video to stop at.
+    :param float thres_conv: relative change of a video to stop at; each video of a batch
+        stops by itself.
     :param kwargs: further arguments of :class:`deepinv.optim.BaseOptim`, such as
         ``custom_metrics``.
     :raises ValueError: if a number is not positive, or the problem has no settings.
@@ -118,6 +119,28 @@ class ADMMTV(BaseOptim):
         )
         self.eval()
 
+    def check_conv_fn(self, it: int, X_prev: dict[str, Any], X: dict[str, Any]) -> bool:
+        r"""
+        Whether every video has converged; those that have stay as they are.
+
+        DeepInverse stops by the mean over the batch. Here each video stops when it would
+        stop alone, so that its result does not depend on the others.
+
+        :param int it: number of the iteration.
+        :param dict X_prev: iterate before.
+        :param dict X: iterate; which videos have converged is noted in its ``"done"``.
+        :return: (bool) whether all have.
+        """
+        if self.crit_conv != "residual":
+            return super().check_conv_fn(it, X_prev, X)
+        pairs = zip(X_prev["est"][0], X["est"][0], strict=True)
+        changes = [float((a - b).norm() / (b.norm() + 1e-6)) for a, b in pairs]
+        found = torch.tensor([change < self.thres_conv for change in changes])
+        done = found.to(X["est"][0].device)
+        X["done"] = done | X["done"] if "done" in X else done
+        self.has_converged = bool(X["done"].all())
+        return self.has_converged
+
 
 class ADMMTVIteration(OptimIterator):
     r"""
@@ -157,7 +180,8 @@ class ADMMTVIteration(OptimIterator):
         Run one iteration.
 
         :param dict X: iterate ``{"est": (x, p, q), "cost": None}``; ``p`` and ``q`` start
-            at zero if they are missing.
+            at zero if they are missing. Videos marked in ``"done"``, a tensor ``(B,)``, stay
+            as they are.
         :param deepinv.optim.DataFidelity cur_data_fidelity: data fidelity.
         :param SpaceTimeVariation cur_prior: total variation.
         :param dict cur_params: ``"stepsize"`` and ``"lambda"``.
@@ -169,11 +193,21 @@ class ADMMTVIteration(OptimIterator):
         d = cur_prior.differences(x)
         v = self.f_step(x, p, cur_data_fidelity, cur_params, y, physics)
         shrunk = self.g_step(d, q, cur_prior, cur_params)
+        before = x, p, q
         p = p + x - v
         q = q + d - shrunk
         right = (v - p) + cur_prior.adjoint(shrunk - q)
         x = cosine_solve(right, cur_prior.weights)
-        return {"est": (x, p, q), "cost": None}
+        done = X.get("done")
+        if done is None:
+            return {"est": (x, p, q), "cost": None}
+        kept = zip(before, (x, p, q), strict=True)
+        est = tuple(torch.where(_along_batch(done, b), a, b) for a, b in kept)
+        return {"est": est, "cost": None, "done": done}
+
+
+def _along_batch(value: Tensor, like: Tensor) -> Tensor:
+    return value.view(-1, *[1] * (like.ndim - 1))
 
 
 def _state(est: tuple[Tensor, ...], prior: SpaceTimeVariation) -> tuple[Tensor, ...]:
@@ -253,12 +287,16 @@ def cosine_solve(right: Tensor, weights: Sequence[float]) -> Tensor:
         shape = [1, 1, 1]
         shape[axis - 2] = -1
         total = total + weight**2 * values.view(shape)
-    for axis, basis in zip((2, 3, 4), bases, strict=True):
-        right = apply_along_axis(right, basis, axis)
-    right = right / total
-    for axis, basis in zip((2, 3, 4), bases, strict=True):
-        right = apply_along_axis(right, basis.mT, axis)
-    return right
+
+    def solve(r: Tensor) -> Tensor:
+        for axis, basis in zip((2, 3, 4), bases, strict=True):
+            r = apply_along_axis(r, basis, axis)
+        r = r / total
+        for axis, basis in zip((2, 3, 4), bases, strict=True):
+            r = apply_along_axis(r, basis.mT, axis)
+        return r
+
+    return each(solve, right)
 
 
 @lru_cache(maxsize=16)

@@ -262,7 +262,13 @@ class GaussianLikelihood(DataFidelity):
             :math:`\tau / \sigma_n^2`.
         :return: (:class:`torch.Tensor`) video, shape of ``x``.
         """
-        return prox_l2(physics, x, y, gamma / noise_std(physics) ** 2)
+        sigma = noise_std(physics)
+        if isinstance(sigma, Tensor):
+            # in double precision: each weight as it would be alone, to the last bit
+            sigma = sigma.flatten().to("cpu", torch.float64)
+            gamma = torch.as_tensor(gamma, dtype=torch.float64, device="cpu")
+            return prox_l2(physics, x, y, (gamma / sigma**2).to(x))
+        return prox_l2(physics, x, y, gamma / sigma**2)
 
 
 class _CheckedL2(L2):

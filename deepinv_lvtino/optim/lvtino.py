@@ -24,7 +24,7 @@ from deepinv_lvtino.models import (
 from deepinv_lvtino.optim.data_fidelity import GaussianLikelihood
 from deepinv_lvtino.optim.data_steps import ProximalStep, VariationStep
 from deepinv_lvtino.optim.iteration import Callback, LVTINOIteration
-from deepinv_lvtino.optim.noise import SeededNoise, global_noise
+from deepinv_lvtino.optim.noise import SeededNoise, check_seeds, global_noise
 from deepinv_lvtino.optim.priors import ProductOfExperts
 from deepinv_lvtino.optim.prox_tv import as_variation
 from deepinv_lvtino.optim.schedule import (
@@ -39,6 +39,7 @@ from deepinv_lvtino.physics import JPEGCompression, SeparableVideoPhysics
 from deepinv_lvtino.utils import check_clamp, check_video
 
 NoiseSource = Callable[[str, Tensor], Tensor]
+Seed = int | Sequence[int]
 Init = str | Tensor | Callable[[Tensor, Physics], Any]
 
 
@@ -95,7 +96,9 @@ class LVTINO(BaseOptim):
         ``'motion'`` for the embedded models, else ``'pinv'`` for a calibrated one.
     :param Callable noise_source: ``(label, like)`` to standard normal noise, for every
         draw (``"k0/video"``, ``"k0/image"``, …), so that a run can be replayed exactly.
-    :param int seed: seed of every call; by default PyTorch's global generator is used.
+    :param int, Sequence[int] seed: seed of every call, or one per element of the batch; by
+        default PyTorch's global generator is used. Each element of a batch draws numbers of
+        its own (:func:`element_seed`): the first those of a run alone with this seed.
     :param tuple[float, float] clamp: interval that the start and intermediate videos are
         projected to; the schedule's by default (none for a calibrated one, and the
         published ones have another for the start).
@@ -140,7 +143,7 @@ class LVTINO(BaseOptim):
         final_data_step: bool = True,
         init: Init | None = None,
         noise_source: NoiseSource | None = None,
-        seed: int | None = None,
+        seed: Seed | None = None,
         clamp: tuple[float, float] | None = None,
         custom_metrics: dict[str, Metric] | None = None,
         get_output: Callable[[dict[str, Any]], Tensor] = lambda X: X["est"][0],
@@ -209,8 +212,8 @@ class LVTINO(BaseOptim):
         self.image_model = image_model
         self.schedule = schedule
         self.noise_source = noise_source
-        self.seed = seed
         _one_source(seed, noise_source)
+        self.seed = None if seed is None else check_seeds("seed", seed)
         self.eval()
 
     @property
@@ -229,7 +232,7 @@ class LVTINO(BaseOptim):
         x_gt: Tensor | None = None,
         compute_metrics: bool = False,
         *,
-        seed: int | None = None,
+        seed: Seed | None = None,
         noise_source: NoiseSource | None = None,
         first_sweep: int = 0,
         callback: Callback | None = None,
@@ -244,7 +247,9 @@ class LVTINO(BaseOptim):
             are accepted too.
         :param torch.Tensor x_gt: true video, for the PSNR over the sweeps.
         :param bool compute_metrics: also return the metrics of every sweep.
-        :param int seed: seed of this run; the solver's by default.
+        :param int, Sequence[int] seed: seed of this run, or one per element of the batch;
+            the solver's by default. A batch with seeds ``[3, 8]`` is what two runs with
+            these seeds are.
         :param Callable noise_source: noise of this run; the solver's by default.
         :param int first_sweep: go on with this sweep, counted from 0, from the iterate
             :math:`x_k` given as ``init``, which is taken as it is (a start is projected to
@@ -286,7 +291,7 @@ class LVTINO(BaseOptim):
         num_samples: int = 8,
         *,
         init: Init | None = None,
-        seed: int | None = None,
+        seed: Seed | None = None,
         noise_source: NoiseSource | None = None,
         callback: Callable[[int, Tensor], None] | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -300,7 +305,8 @@ class LVTINO(BaseOptim):
         :param deepinv.physics.Physics physics: measurement operator.
         :param int num_samples: number of samples.
         :param init: start of every run, see the class.
-        :param int seed: seed of the whole series; the solver's by default.
+        :param int, Sequence[int] seed: seed of the whole series, or one per element of the
+            batch; the solver's by default.
         :param Callable noise_source: noise of the whole series, labels ``"s0/k0/video"``,
             …, ``"s1/k0/video"``, …; the solver's by default.
         :param Callable callback: called with the number and the video of every sample (for
@@ -381,27 +387,12 @@ class LVTINO(BaseOptim):
             X["est"] = (x.clamp(*clamp), *X["est"][1:])
         return X
 
-    def _resumed(self, init: Any, first_sweep: int) -> dict[str, Any]:
-        """The iterate that a run goes on from, with the number of its sweep."""
-        count = self.max_iter
-        if int(first_sweep) != first_sweep or not 0 < first_sweep < count:
-            msg = (
-                f"`first_sweep` must be a whole number from 0 to {count - 1}, as there are "
-                f"{count} sweeps; got {first_sweep}."
-            )
-            raise ValueError(msg)
-        if isinstance(init, Tensor):
-            init = (init,)
-        if not isinstance(init, (dict, tuple)):
-            msg = (
-                f"`first_sweep`={first_sweep} goes on from an iterate: give that video as "
-                f"`init` of the call; got {init!r}."
-            )
-            raise ValueError(msg)
-        X = init if isinstance(init, dict) else {"est": init}
-        return X | {"first_sweep": int(first_sweep)}
-
-    def _noise(self, seed: int | None, noise_source: NoiseSource | None) -> NoiseSource:
+    :param int, Sequence[int] seed: seed of every call, or one per element of the batch; by
+        default PyTorch's global generator is used. Each element of a batch draws numbers of
+        its own (:func:`element_seed`): the first those of a run alone with this seed.
+    :param tuple[float, float] clamp: interval that the start and intermediate videos are
+        projected to; the schedule's by default (none for a calibrated one, and the
+        published ones have another for the start).
         """Noise of one call: what the call says, else what the solver says."""
         _one_source(seed, noise_source)
         if seed is None and noise_source is None:
@@ -541,7 +532,7 @@ def _without_last_data_step(sweep: Sweep) -> Sweep:
     return replace(sweep, **{name: replace(getattr(sweep, name), data_step=None)})
 
 
-def _one_source(seed: int | None, noise_source: NoiseSource | None) -> None:
+def _one_source(seed: Seed | None, noise_source: NoiseSource | None) -> None:
     if seed is not None and noise_source is not None:
         msg = "`seed` and `noise_source` both say where noise comes from; give one."
         raise ValueError(msg)

@@ -2,20 +2,73 @@ r"""Where the sampler's noise comes from."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
+
+from deepinv_lvtino.utils import check_seed
+
+
+def element_seed(seed: int, index: int) -> int:
+    r"""
+    Seed of one element of a batch, from the seed of the batch.
+
+    The first element has that very seed, so that it is what a run alone would be; those of
+    the others are drawn by :class:`numpy.random.SeedSequence`, whose streams have nothing
+    in common with those of nearby seeds (``seed + index`` would be the seed of another
+    run). Only 32 bits of a seed reach PyTorch's generator on a CPU, and all bits of these
+    are mixed.
+
+    :param int seed: seed of the batch, from 0 to :math:`2^{64} - 1`.
+    :param int index: number of the element, from 0.
+    :return: (int) seed of the element.
+    :raises TypeError: if an argument is not an integer.
+    :raises ValueError: if one is negative, or the seed is too large.
+
+    |sep|
+
+    :Examples:
+
+        >>> from deepinv_lvtino.optim import element_seed
+        >>> element_seed(5, 0), element_seed(5, 1) == element_seed(6, 0)
+        (5, False)
+    """
+    seed, index = check_seed("seed", seed), check_seed("index", index)
+    if index == 0:
+        return seed
+    mixed = np.random.SeedSequence(seed, spawn_key=(index,))
+    return int(mixed.generate_state(1, np.uint64)[0])
 
 
 class SeededNoise:
     r"""
-    Standard normal noise from a seeded generator, one per device.
+    Standard normal noise from seeded generators, one per element of the batch and device.
 
-    :param int seed: seed.
+    The draws of an element follow one another and do not depend on the other elements, so
+    that a run on a batch draws what runs on its elements alone would.
+
+    :param int, Sequence[int] seed: seed; that of element :math:`i` is
+        ``element_seed(seed, i)``. Or one seed per element of the batch.
+    :raises TypeError: if a seed is not an integer.
+    :raises ValueError: if one is negative or above :math:`2^{64} - 1`, or there is none.
+
+    |sep|
+
+    :Examples:
+
+        >>> import torch
+        >>> from deepinv_lvtino.optim import SeededNoise, element_seed
+        >>> batch = SeededNoise(3)("k0/video", torch.empty(2, 4))
+        >>> alone = SeededNoise(element_seed(3, 1))("k0/video", torch.empty(1, 4))
+        >>> torch.equal(batch[1:], alone)
+        True
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self._generators: dict[torch.device, torch.Generator] = {}
+    def __init__(self, seed: int | Sequence[int]) -> None:
+        self.seed = check_seeds("seed", seed)
+        self._generators: dict[tuple[torch.device, int], torch.Generator] = {}
 
     def __call__(self, label: str, like: Tensor) -> Tensor:
         r"""
@@ -24,16 +77,44 @@ class SeededNoise:
         :param str label: name of the draw, not used: draws follow one another.
         :param torch.Tensor like: tensor of the shape, dtype and device wanted.
         :return: (:class:`torch.Tensor`) the noise.
+        :raises ValueError: if there is one seed per element, and not as many as elements.
         """
-        if like.device not in self._generators:
-            generator = torch.Generator(like.device).manual_seed(self.seed)
-            self._generators[like.device] = generator
-        return torch.randn(
-            like.shape,
-            generator=self._generators[like.device],
-            dtype=like.dtype,
-            device=like.device,
-        )
+        if not isinstance(self.seed, int) and len(self.seed) != len(like):
+            msg = (
+                f"`seed` must be one integer or one per element of the batch "
+                f"({len(like)}); got {len(self.seed)}."
+            )
+            raise ValueError(msg)
+        noise = torch.empty(like.shape, dtype=like.dtype, device=like.device)
+        for index, element in enumerate(noise):
+            element.normal_(generator=self._generator(like.device, index))
+        return noise
+
+    def _generator(self, device: torch.device, index: int) -> torch.Generator:
+        key = device, index
+        if key not in self._generators:
+            seed = self.seed
+            seed = element_seed(seed, index) if isinstance(seed, int) else seed[index]
+            self._generators[key] = torch.Generator(device).manual_seed(seed)
+        return self._generators[key]
+
+
+def check_seeds(name: str, seed: int | Sequence[int]) -> int | tuple[int, ...]:
+    r"""
+    Check one seed, or one per element of a batch.
+
+    :param str name: name of the argument, for the message.
+    :param int, Sequence[int] seed: the seed or seeds.
+    :return: (int | tuple[int, ...]) the same as Python's integers.
+    :raises TypeError: if a seed is not an integer.
+    :raises ValueError: if one is out of range, or there is none.
+    """
+    if not isinstance(seed, Sequence) or isinstance(seed, str):
+        return check_seed(name, seed)
+    if not seed:
+        msg = f"`{name}` must be one integer or one per element of the batch; got none."
+        raise ValueError(msg)
+    return tuple(check_seed(name, one) for one in seed)
 
 
 def global_noise(label: str, like: Tensor) -> Tensor:

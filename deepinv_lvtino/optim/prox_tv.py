@@ -44,6 +44,8 @@ class TVResult:
     r"""
     What a solver found, and how well.
 
+    Of a batch solved video by video, ``iterations`` and ``gap`` are the largest.
+
     :param torch.Tensor video: solution, shape ``(B, C, T, H, W)``.
     :param torch.Tensor dual: dual variable of the variation, a warm start for a next call;
         ``None`` from ``"adam"``.
@@ -168,7 +170,8 @@ def prox_l2_tv(
     :param str solver: ``'admm'``, ``'chambolle_pock'``, ``'adam'``, or ``'auto'``, the
         first of them that applies.
     :param float tol: relative duality gap to stop at (``"adam"``: relative decrease of the
-        objective over ten steps).
+        objective over ten steps). With an operator of this package, each video of a batch
+        stops by its own.
     :param int max_iter: most iterations; a warning says the gap if they do not suffice.
     :param torch.Tensor dual: dual variable to start from, of an earlier
         :class:`TVResult`.
@@ -235,8 +238,13 @@ def solve_l2_tv(
         u = z if physics is None else prox_l2(physics, z, y, gamma)
         result = TVResult(u, None, 0, 0.0, True)
     else:
-        warm = None if dual is None else _already_solved(problem, tol, dual)
-        result = warm or solve(problem, tol, max_iter, dual, **options)
+        if dual is not None:
+            dual = _start(problem, dual)
+        found = []
+        for part, warm in _videos(problem, dual):
+            ready = None if warm is None else _already_solved(part, tol, warm)
+            found.append(ready or solve(part, tol, max_iter, warm, **options))
+        result = found[0] if len(found) == 1 else _joined(found)
     if not result.converged:
         warnings.warn(
             f"prox_l2_tv stopped after {result.iterations} iterations at a relative gap "
@@ -244,6 +252,38 @@ def solve_l2_tv(
             stacklevel=3,
         )
     return result
+
+
+def _videos(
+    problem: _Problem, dual: Tensor | None
+) -> Iterator[tuple[_Problem, Tensor | None]]:
+    """
+    The problem of each video, and where it starts: each stops by its own gap.
+
+    An operator that is not of this package may have parameters for each element of the
+    batch; its batch stays together.
+    """
+    ours = problem.physics is None or getattr(problem.physics, "exact_prox", False)
+    if len(problem.z) == 1 or not ours:
+        yield problem, dual
+        return
+    for i in range(len(problem.z)):
+        one = slice(i, i + 1)
+        y = None if problem.y is None else problem.y[one]
+        warm = None if dual is None else dual[one]
+        yield replace(problem, z=problem.z[one], y=y), warm
+
+
+def _joined(found: list[TVResult]) -> TVResult:
+    """One result of those of the videos."""
+    duals = [result.dual for result in found if result.dual is not None]
+    return TVResult(
+        torch.cat([result.video for result in found]),
+        torch.cat(duals) if duals else None,
+        max(result.iterations for result in found),
+        max(result.gap for result in found),
+        all(result.converged for result in found),
+    )
 
 
 def as_variation(name: str, kind: str | Variation) -> Variation:

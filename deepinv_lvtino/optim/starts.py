@@ -46,7 +46,8 @@ def pseudo_inverse(y: Tensor, physics: Physics) -> Tensor:
     the operator says its noise level, those below that level are left out: there the noise
     outweighs any video. A linear operator without a closed form is inverted with damping,
     a proximal step from black of weight :math:`(0.1 / \sigma_n)^2`, at most
-    :math:`10^4` (``DATA_GAMMA``): its exact pseudo-inverse is beyond single precision.
+    :math:`10^4` (``DATA_GAMMA``): its exact pseudo-inverse is beyond single precision. With
+    one level per element of the batch, each has its own.
 
     :param torch.Tensor y: measurement.
     :param deepinv.physics.Physics physics: measurement operator.
@@ -80,7 +81,8 @@ def tv_start(y: Tensor, physics: Physics) -> Tensor:
 
     Twenty iterations (``TV_ITERATIONS``) of :class:`ADMMTV` with :math:`\lambda = 10` and
     twice the weight on time (``TV_LAMBDA``, ``TIME_WEIGHT``), for the noise level that the
-    physics declares, or 0.001 (``LEAST_NOISE``) if that is larger.
+    physics declares (one, or one per element of the batch), or 0.001 (``LEAST_NOISE``) if
+    that is larger.
 
     :param torch.Tensor y: measurement.
     :param deepinv.physics.Physics physics: measurement operator.
@@ -89,7 +91,7 @@ def tv_start(y: Tensor, physics: Physics) -> Tensor:
     # the reconstructor starts from `pseudo_inverse`, hence not at the top
     from deepinv_lvtino.optim.baselines import ADMMTV
 
-    sigma = max(_declared_noise(physics), LEAST_NOISE)
+    sigma = _declared_noise(y, physics, LEAST_NOISE)
     return ADMMTV(
         TV_LAMBDA, TIME_WEIGHT, data_fidelity=L2(sigma), max_iter=TV_ITERATIONS
     )(y, physics)
@@ -174,7 +176,11 @@ def _truncated_inverse(y: Tensor, physics: Physics, smallest: float) -> Tensor:
     framewise = isinstance(physics, FramewiseLinearPhysics) and physics.exact_prox
     if not isinstance(physics, SeparableVideoPhysics) and not framewise:
         return _damped_inverse(y, physics) if iterates(physics) else physics.A_dagger(y)
-    return physics.A_dagger(y, smallest=max(smallest, _declared_noise(physics)))
+    sigma = _declared_noise(y, physics, smallest)
+    if not isinstance(sigma, Tensor):
+        return physics.A_dagger(y, smallest=sigma)
+    parts = zip(y.split(1), sigma.tolist(), strict=True)
+    return torch.cat([physics.A_dagger(part, smallest=level) for part, level in parts])
 
 
 def iterates(physics: Physics) -> bool:
@@ -192,14 +198,31 @@ def iterates(physics: Physics) -> bool:
 
 def _damped_inverse(y: Tensor, physics: Physics) -> Tensor:
     """Tikhonov's inverse, for steps of 0.1 and the noise level at hand."""
-    sigma = max(_declared_noise(physics), LEAST_NOISE)
-    return prox_l2(physics, 0.0, y, DATA_GAMMA * (LEAST_NOISE / sigma) ** 2)
+    weight = DATA_GAMMA * (LEAST_NOISE / _declared_noise(y, physics, LEAST_NOISE)) ** 2
+    return prox_l2(
+        physics, 0.0, y, weight.to(y) if isinstance(weight, Tensor) else weight
+    )
 
 
-def _declared_noise(physics: Physics) -> float:
-    """Largest standard deviation of the noise, 0 if the physics does not say it."""
+def _declared_noise(y: Tensor, physics: Physics, least: float) -> float | Tensor:
+    """
+    Standard deviation of the noise that the physics declares, or ``least`` if larger.
+
+    One number, or one per element of the batch, each as it would be alone.
+    """
     sigma = getattr(physics.noise_model, "sigma", None)
-    return 0.0 if sigma is None else float(torch.as_tensor(sigma).max())
+    if sigma is None:
+        return least
+    sigma = torch.as_tensor(sigma).to("cpu", torch.float64).flatten().clamp(min=least)
+    if sigma.numel() == 1:
+        return float(sigma)
+    if len(sigma) != len(y):
+        msg = (
+            "`physics.noise_model.sigma` must be one number or one per element of the "
+            f"batch `y` ({len(y)}); got {len(sigma)}."
+        )
+        raise ValueError(msg)
+    return sigma
 
 
 #: The starts by name, each a function ``(y, physics)`` to a video.

@@ -13,7 +13,7 @@ from deepinv.physics.noise import NoiseModel, ZeroNoise
 from torch import Tensor
 
 from deepinv_lvtino.physics.functional import apply_along_axis
-from deepinv_lvtino.utils import check_img_size, check_video, prox_arguments
+from deepinv_lvtino.utils import check_img_size, check_video, each, prox_arguments
 
 _AXES = {"temporal": 2, "vertical": 3, "horizontal": 4}
 
@@ -228,12 +228,11 @@ class SeparableVideoPhysics(DecomposablePhysics):
             if matrix is not None:
                 matrix = matrix.mT if transpose else matrix
                 steps.append((matrix.shape[0] / matrix.shape[1], -axis, matrix))
+        steps.sort(key=lambda step: step[:2])
         with torch.autocast(
             x.device.type, enabled=False
         ):  # data steps keep their dtype
-            for _, axis, matrix in sorted(steps, key=lambda step: step[:2]):
-                x = apply_along_axis(x, matrix, -axis)
-        return x
+            return each(lambda part: _apply_in_order(part, steps), x)
 
     # -- operator ----------------------------------------------------------------------
 
@@ -446,6 +445,12 @@ class SeparableVideoPhysics(DecomposablePhysics):
 
     def extra_repr(self) -> str:
         return f"{self.img_size} -> {self.measurement_size}"
+
+
+def _apply_in_order(x: Tensor, steps: list[tuple[float, int, Tensor]]) -> Tensor:
+    for _, axis, matrix in steps:
+        x = apply_along_axis(x, matrix, -axis)
+    return x
 
 
 def _check_matrix(
