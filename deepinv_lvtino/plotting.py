@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from deepinv_lvtino.datasets import write_video
+from deepinv_lvtino.utils import check_integer, check_tensor
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
@@ -287,6 +288,7 @@ def write_side_by_side(
 
 
 def _one_video(name: str, video: Tensor) -> Tensor:
+    check_tensor(name, video)
     if video.ndim == 5 and len(video) == 1:
         video = video[0]
     if video.ndim != 4 or video.shape[0] not in (1, 3) or video.numel() == 0:
@@ -315,7 +317,7 @@ def _same_size(videos: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _place(name: str, place: int, size: int) -> int:
-    if not -size <= place < size:
+    if not -size <= check_integer(name, place) < size:
         msg = (
             f"`{name}` must lie in 0 to {size - 1}, or from -{size} to -1; got {place}."
         )

@@ -225,10 +225,11 @@ def check_clamp(interval: Sequence[float] | None, name: str = "clamp") -> None:
     """
     if interval is None:
         return
-    if (
-        not isinstance(interval, Sequence)
-        or len(interval) != 2
-        or not interval[0] < interval[1]
+    good = isinstance(interval, Sequence) and not isinstance(interval, str)
+    if not (
+        good
+        and len(interval) == 2
+        and check_number(name, interval[0]) < check_number(name, interval[1])
     ):
         msg = f"`{name}` must be an interval (low, high) or None; got {interval}."
         raise ValueError(msg)

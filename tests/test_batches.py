@@ -1,29 +1,26 @@
-r"""A batch is what its elements are alone: same seeds, same noise levels, to the last bit."""
+r"""A batch is what its elements are alone, to the last bit: seeds, noise levels, stops."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from deepinv.physics.noise import GaussianNoise
-from helpers import psnr, rand
 
 from deepinv_lvtino import LVTINO, Schedule, make_problem
 from deepinv_lvtino.datasets import procedural_clip
 from deepinv_lvtino.optim import (
     ADMMTV,
+    LandweberStep,
     SeededNoise,
     SpaceTimeVariation,
     element_seed,
     prox_l2_tv,
 )
 from deepinv_lvtino.optim.starts import STARTS
+from helpers import psnr, rand
 
-SIZE = (
-    3,
-    7,
-    24,
-    40,
-)  # 24 / 8 and 40 / 8: products of few rows, which round by their number
+# 24 / 8 and 40 / 8: products of few rows, which are rounded by their number
+SIZE = (3, 5, 24, 40)
 LEVELS = (0.01, 0.3)
 
 
@@ -87,7 +84,7 @@ class TestRuns:
     def test_batch_equals_singles(self, problem):
         y, physics = measured(problem)
         if problem == "jpeg":
-            schedule = Schedule.published("jpeg")
+            schedule = Schedule.explicit([500], [LandweberStep(2, gamma=0.5)])
         else:
             schedule = Schedule.embedded("A", num_steps=2)
         solver = LVTINO(schedule=schedule, seed=3)
@@ -100,9 +97,9 @@ class TestRuns:
     def test_with_total_variation(self, kind):
         y, physics = measured()
         solver = LVTINO(
-            schedule=Schedule.calibrated(0.02, num_steps=2),
+            schedule=Schedule.calibrated(0.02, num_steps=1),
             tv=kind,
-            tv_options={"tol": 3e-3},
+            tv_options={"tol": 1e-2},
         )
         both = solver(y, physics, seed=[5, 6])
         alone = [solver(y[i : i + 1], physics, seed=5 + i) for i in range(2)]
@@ -148,7 +145,8 @@ class TestStarts:
         assert psnr(found, x) == psnr(alone, x) > psnr(noisy, x) + 3
 
     def test_number_of_levels(self):
-        y, physics = measured("A", (0.1, 0.2, 0.3))
+        y, physics = measured("A")
+        physics.set_noise_model(GaussianNoise(torch.tensor([0.1, 0.2, 0.3])))
         with pytest.raises(
             ValueError, match=r"`physics.noise_model.sigma` .*\(2\); got 3"
         ):
@@ -170,7 +168,8 @@ class TestStops:
     def test_prox_l2_tv_stops_each_by_itself(self, solver):
         y, physics = measured("A")
         z = rand(2, *SIZE, dtype=torch.float32)
-        z[1], y[1] = 0.5, 0.5
+        z[1] = 0.5 + 0.1 * (z[1] - 0.5)
+        y[1] = physics.A(z[1:])[0]
         options = {"solver": solver, "tol": 1e-2, "full_output": True}
         both = prox_l2_tv(z, y, physics, 10.0, 0.1, **options)
         alone = [
@@ -179,5 +178,5 @@ class TestStops:
         ]
         assert torch.equal(both.video, torch.cat([part.video for part in alone]))
         assert both.iterations == max(part.iterations for part in alone)
-        assert alone[1].iterations < alone[0].iterations
+        assert alone[1].iterations != alone[0].iterations
         assert both.gap == max(part.gap for part in alone) <= 1e-2

@@ -13,6 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from deepinv_lvtino._schema import (
+    integer,
+    listing,
+    number,
+    optional,
+    record,
+    table,
+    text,
+)
 from deepinv_lvtino._staging import Stage
 from deepinv_lvtino.benchmark.figure import draw_bars
 from deepinv_lvtino.benchmark.published import (
@@ -24,6 +33,35 @@ from deepinv_lvtino.benchmark.scores import SCORES, heading
 
 #: Files that :meth:`Results.write` writes.
 FILES = ("benchmark.csv", "benchmark.md", "benchmark.json", "benchmark.png")
+
+_NAME = text(1000)
+_SCORES = table(optional(number(-1e30, 1e30)))
+_FACTS = table(optional(text()))
+
+#: Check of a cell as it is kept: all that the table reads.
+CELL = record(
+    {
+        "clip": _NAME,
+        "data": _NAME,
+        "problem": _NAME,
+        "solver": _NAME,
+        "shape": listing(integer(1, 10**7), 4, shortest=4),
+        "sigma": number(0, 1e3),
+        "alignment": _NAME,
+        "seed": integer(0, 2**64 - 1),
+        "num_samples": integer(1, 10**9),
+        "eta": optional(number(0, 1)),
+        "models": _NAME,
+        "scores": _SCORES,
+        "clean": _SCORES,
+        "seconds": number(0, 1e12),
+        "memory": number(0, 1e9),
+        "device": text(),
+        "processor": text(),
+        "versions": _FACTS,
+    },
+    missing=("memory",),
+)
 
 
 @dataclass(frozen=True)
@@ -168,8 +206,8 @@ class Results:
             for line in (lines[0], *lines[2:])
         ]
         html = []
-        for number, row in enumerate(rows):
-            tag = "th" if number == 0 else "td"
+        for line_number, row in enumerate(rows):
+            tag = "th" if line_number == 0 else "td"
             cells = (escape(cell) for cell in row[1:-1])
             marked = (re.sub(r"\*\*(.*)\*\*", r"<b>\1</b>", cell) for cell in cells)
             html.append("".join(f"<{tag}>{cell}</{tag}>" for cell in marked))

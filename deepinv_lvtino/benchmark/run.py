@@ -3,10 +3,10 @@ r"""Running a benchmark: one cell per solver, problem and clip, each kept when f
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from deepinv.physics import Physics
 from torch import Tensor
 
 from deepinv_lvtino._environment import describe_device, processor, versions
+from deepinv_lvtino._schema import SchemaError, read_json
 from deepinv_lvtino._staging import Stage
 from deepinv_lvtino.benchmark._files import (
     cell_path,
@@ -27,7 +28,7 @@ from deepinv_lvtino.benchmark._files import (
     write_cell,
 )
 from deepinv_lvtino.benchmark.clips import Clip, as_clips, find_clips
-from deepinv_lvtino.benchmark.results import FILES, Results, summarise
+from deepinv_lvtino.benchmark.results import CELL, FILES, Results, summarise
 from deepinv_lvtino.benchmark.scores import SCORES, choose_scores, make_metrics
 from deepinv_lvtino.benchmark.solvers import (
     Models,
@@ -39,7 +40,7 @@ from deepinv_lvtino.benchmark.solvers import (
 from deepinv_lvtino.datasets import write_video
 from deepinv_lvtino.optim.schedule import check_eta
 from deepinv_lvtino.physics import PROBLEMS, make_problem
-from deepinv_lvtino.utils import check_positive, check_video
+from deepinv_lvtino.utils import check_integer, check_positive, check_video
 
 #: Solvers and problems if nothing is said.
 DEFAULT_SOLVERS = ("pinv", "admm-tv", "pnp-admm", "lvtino", "lvtino-mean")
@@ -137,6 +138,8 @@ class Benchmark:
         check_eta(eta)
         if sigma is not None:
             check_positive("sigma", sigma)
+        num_samples = check_integer("num_samples", num_samples)
+        seed = check_integer("seed", seed)
         if num_samples < 1 or seed < 0:
             msg = (
                 "`num_samples` must be 1 or more and `seed` 0 or more; got "
@@ -345,8 +348,11 @@ class Benchmark:
         """A finished cell with all scores, if there is one."""
         path = self._path(setting)
         try:
-            cell = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+            cell = read_json(path, CELL)
+        except FileNotFoundError:
+            return None
+        except SchemaError as error:
+            self.say(f"a kept result is computed again: {error}")
             return None
         for key, value in setting.items():
             if cell.get(key) != value:
@@ -367,8 +373,16 @@ class Benchmark:
         return cell
 
     def _features(self, cell: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        with np.load(self._path(cell).with_suffix(".npz")) as file:
-            return file["estimate"], file["reference"]
+        path = self._path(cell).with_suffix(".npz")
+        try:
+            with np.load(path) as file:  # never pickled objects
+                return file["estimate"], file["reference"]
+        except (EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            msg = (
+                f"{path} is damaged: it does not hold the features `estimate` and "
+                "`reference` of a kept result. Delete it, and run again."
+            )
+            raise ValueError(msg) from error
 
 
 class _Truth:

@@ -16,9 +16,42 @@ import torch
 
 from deepinv_lvtino._environment import describe_device as describe_device
 from deepinv_lvtino._environment import versions as versions
+from deepinv_lvtino._schema import (
+    SchemaError,
+    choice,
+    integer,
+    number,
+    rate,
+    read_json,
+    record,
+    table,
+    text,
+)
 from deepinv_lvtino.cli._arguments import GRIDS
 from deepinv_lvtino.cli._outputs import beside
 from deepinv_lvtino.datasets._images import list_frames
+
+#: Limits of what a report may say: no video has more frames, or more pixels on a side.
+_MOST_FRAMES, _MOST_PIXELS = 10**7, 10**6
+
+_FRAMES = integer(1, _MOST_FRAMES)
+_SIDE = integer(1, _MOST_PIXELS)
+# everything that `restore` reads
+_DEGRADE_REPORT = record(
+    {
+        "command": choice("degrade"),
+        "problem": text(100),
+        "grid": choice(*GRIDS),
+        "measurement_error": number(0, 1e3, above=True),
+        "mask_seed": integer(0, 2**63 - 1),
+        "measurement": record(
+            {"frames": _FRAMES, "height": _SIDE, "width": _SIDE, "fps": rate}
+        ),
+        "original": record({"frames": _FRAMES}),
+        "sha256": table(text(64)),
+    },
+    missing=("mask_seed", "sha256"),
+)
 
 
 def clip_entry(shape: tuple[int, ...], fps: Fraction) -> dict[str, Any]:
@@ -66,13 +99,23 @@ def digest(path: Path) -> str:
 
 
 def find_degrade_report(source: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Report that ``degrade`` left beside a measurement."""
+    """Report that ``degrade`` left beside a measurement; a note says why it is not used."""
     path = beside(source, ".json")
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        report = read_json(path)
+        if not isinstance(report, dict) or report.get("command") != "degrade":
+            return None  # of another command, or of another program
+        _DEGRADE_REPORT("", report)
+    except OSError:
         return None
-    return (path, report) if _is_degrade_report(report) else None
+    except SchemaError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        print(
+            f"note: the report {path} is not used: {reason} Say with options what it "
+            "should (--problem, --grid, --sigma, ...), or make it again with `degrade`"
+        )
+        return None
+    return path, report
 
 
 def describes(report: dict[str, Any], source: Path) -> bool | None:
@@ -87,24 +130,3 @@ def describes(report: dict[str, Any], source: Path) -> bool | None:
     if not isinstance(known, dict) or "output" not in known:
         return None
     return bool(known["output"] == digest(source))
-
-
-def _is_degrade_report(report: Any) -> bool:
-    """Whether everything that ``restore`` reads is there and makes sense."""
-    try:
-        sizes = [report["measurement"][key] for key in ("frames", "height", "width")]
-        return bool(
-            report["command"] == "degrade"
-            and isinstance(report["problem"], str)
-            and report["grid"] in GRIDS
-            and report["measurement_error"] > 0
-            and _is_seed(report.get("mask_seed", 0))
-            and Fraction(report["measurement"]["fps"]) > 0
-            and all(isinstance(n, int) for n in (*sizes, report["original"]["frames"]))
-        )
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return False
-
-
-def _is_seed(value: Any) -> bool:
-    return isinstance(value, int) and 0 <= value < 2**63

@@ -24,7 +24,7 @@ from deepinv_lvtino.datasets.video import (
     read_video,
     resize_video,
 )
-from deepinv_lvtino.utils import check_counts
+from deepinv_lvtino.utils import check_counts, check_integer
 
 #: Suffixes of the files that count as videos in a collection.
 COLLECTION_SUFFIXES = (*VIDEO_SUFFIXES, ".m4v")
@@ -75,7 +75,7 @@ class VideoCollection(Dataset[Tensor]):
     ) -> None:
         self.root = Path(root)
         check_counts(num_frames=num_frames, height=height, width=width)
-        if start < 0:
+        if check_integer("start", start) < 0:
             msg = f"`start` must be 0 or positive; got {start}."
             raise ValueError(msg)
         self.size = num_frames, height, width
@@ -189,7 +189,7 @@ def gopro240(
 
     .. footbibliography::
     """
-    if split not in ("train", "test"):
+    if not isinstance(split, str) or split not in ("train", "test"):
         msg = f"`split` must be 'train' or 'test'; got {split!r}."
         raise ValueError(msg)
     root = Path(root)

@@ -50,7 +50,7 @@ from deepinv_lvtino.datasets._motion import (
     random_path,
     seen,
 )
-from deepinv_lvtino.utils import check_counts
+from deepinv_lvtino.utils import check_counts, check_integer
 
 NUM_SHEETS = 128
 """Sheets of a collection; each is painted when a clip first needs it."""
@@ -227,7 +227,7 @@ def dead_leaves_pool(
 
 def _check_numbers(**numbers: int) -> None:
     for name, value in numbers.items():
-        if value < 0:
+        if check_integer(name, value) < 0:
             msg = f"`{name}` must be 0 or positive; got {value}."
             raise ValueError(msg)
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepinv_lvtino.utils import check_counts
+from deepinv_lvtino.utils import check_counts, check_integer
 
 _TEXTURE = 256
 _HORIZON = 0.36
@@ -87,8 +87,10 @@ def procedural_clip(
         >>> procedural_clip(num_frames=3, height=32, width=48).shape
         torch.Size([3, 3, 32, 48])
     """
-    check_counts(num_frames=num_frames, height=height, width=width)
-    if seed < 0:
+    num_frames, height, width = check_counts(
+        num_frames=num_frames, height=height, width=width
+    )
+    if check_integer("seed", seed) < 0:
         msg = f"`seed` must be 0 or positive; got {seed}."
         raise ValueError(msg)
     rng = np.random.default_rng(seed)

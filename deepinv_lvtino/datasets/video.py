@@ -2,7 +2,6 @@ r"""Video files and folders of frames, as tensors and back."""
 
 from __future__ import annotations
 
-import operator
 import os
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,6 +25,7 @@ from deepinv_lvtino.datasets._images import (
     read_image,
     write_image,
 )
+from deepinv_lvtino.utils import check_integer, check_tensor
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
 _FOLDER_FPS = Fraction(24)
@@ -100,8 +100,8 @@ def read_video(
         ((3, 5, 32, 48), Fraction(25, 1))
     """
     path = Path(path)
-    num_frames = None if num_frames is None else _whole("num_frames", num_frames)
-    start = _whole("start", start)
+    num_frames = None if num_frames is None else check_integer("num_frames", num_frames)
+    start = check_integer("start", start)
     if num_frames is not None and num_frames < 1:
         msg = f"`num_frames` must be at least 1; got {num_frames}."
         raise ValueError(msg)
@@ -140,18 +140,6 @@ def read_video(
         )
         raise ValueError(msg)
     return VideoClip(torch.stack(frames, dim=1), rate, tuple(faults.notes))
-
-
-def _whole(name: str, value: int) -> int:
-    """A number of frames as Python's integer."""
-    if isinstance(value, bool):
-        msg = f"`{name}` must be an integer; got {value}."
-        raise TypeError(msg)
-    try:
-        return operator.index(value)
-    except TypeError as error:
-        msg = f"`{name}` must be an integer; got {value!r} ({type(value).__name__})."
-        raise TypeError(msg) from error
 
 
 def _read_folder(
@@ -223,7 +211,7 @@ def write_video(
         fps = frames.fps if fps is None else fps
         frames = frames.frames
     _check_frames(frames)
-    crf = _whole("crf", crf)
+    crf = check_integer("crf", crf)
     if not 0 <= crf <= 51:
         msg = f"`crf` must be from 0 (best) to 51; got {crf}."
         raise ValueError(msg)
@@ -355,8 +343,17 @@ def resize_video(frames: Tensor, height: int, width: int) -> Tensor:
     :return: (torch.Tensor) video ``(C, T, height, width)``, clamped to [0, 1].
     :raises ValueError: if the new size is not positive.
     """
+    check_tensor("frames", frames)
+    height, width = check_integer("height", height), check_integer("width", width)
     if height < 1 or width < 1:
         msg = f"`height` and `width` must be positive; got {height} and {width}."
+        raise ValueError(msg)
+    if frames.ndim != 4 or not frames.is_floating_point():
+        msg = (
+            "`frames` must be a floating-point video (C, T, H, W) with values in [0, 1]; "
+            f"got {frames.dtype} of shape {tuple(frames.shape)}. Take one video of a "
+            "batch, and divide 8-bit values by 255."
+        )
         raise ValueError(msg)
     if frames.shape[-2:] == (height, width):
         return frames

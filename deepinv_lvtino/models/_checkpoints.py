@@ -6,9 +6,9 @@ Nothing is unpickled: files are safetensors, or PyTorch's with ``weights_only=Tr
 
 from __future__ import annotations
 
-import json
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
@@ -19,6 +19,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deepinv_lvtino._schema import (
+    SchemaError,
+    integer,
+    listing,
+    number,
+    read_json,
+    record,
+    table,
+    text,
+)
 from deepinv_lvtino.models._memory import parameters_on_meta
 
 Weights = dict[str, Tensor]
@@ -36,8 +46,16 @@ _WEIGHT_FILES = (
 )
 _LORA_FILE = "pytorch_lora_weights.safetensors"
 _SHOWN = 20
-# what PyTorch's reader raises on files that are damaged, or hold more than tensors
-_UNREADABLE = (
+
+#: Beyond what a configuration may ask for: weights, weights in one layer, and bytes of
+#: tables that are no weights.
+MOST_WEIGHTS, MOST_IN_A_LAYER, MOST_TABLES = 10**11, 2**32, 2**30
+
+_MOST = 2**31  # of any number in a configuration
+_COUNTED = ("layers", "num_blocks", "num_res_blocks", "depth")  # each builds modules
+_INDEX = record({"weight_map": table(text(1000), 100_000)})
+#: What PyTorch's reader raises on files that are damaged, or hold more than tensors
+UNREADABLE = (
     pickle.UnpicklingError,
     struct.error,
     AttributeError,
@@ -48,6 +66,18 @@ _UNREADABLE = (
     TypeError,
     ValueError,
     zipfile.BadZipFile,
+)
+
+# what a network's constructor raises on numbers that do not make one
+_NOT_BUILT = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
 )
 
 
@@ -230,14 +260,13 @@ def read_entry(path: Source, entry: str | None = None) -> tuple[str | None, Weig
             msg = f"{path} is not a safetensors file ({error}); it may be incomplete."
             raise ValueError(msg) from error
     try:
-        mapped = _is_stored(path)
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except _UNREADABLE as error:
+        found = load_tensors(path, mapped=_is_stored(path))
+    except UNREADABLE as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise  # it is not there, or may not be read
         msg = (
             f"{path} holds more than weights, or is damaged, and was not loaded "
-            f"({_reason(error)}). Only tensors are read; convert the file to safetensors."
+            f"({reason_of(error)}). Only tensors are read; convert the file to safetensors."
         )
         raise ValueError(msg) from error
     entry, found = _choose_entry(path, found, entry)
@@ -268,9 +297,24 @@ def _choose_entry(path: Path, found: Any, entry: str | None) -> tuple[str | None
     return entry, entries[entry]
 
 
+def load_tensors(path: Path, *, mapped: bool = False) -> Any:
+    r"""
+    What a PyTorch file holds, on the CPU; nothing is unpickled but tensors.
+
+    :param pathlib.Path path: the file.
+    :param bool mapped: whether tensors are mapped from the disk.
+    :return: what it holds.
+    :raises Exception: one of ``UNREADABLE``.
+    """
+    with warnings.catch_warnings():
+        # files of another pickle protocol are read, or refused, all the same
+        warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+
+
 def _is_stored(path: Path) -> bool:
     """
-    Whether a file is an archive whose parts lie in it as they are, so that it can be mapped.
+    Whether a file is an archive whose parts lie in it as they are: it can be mapped.
 
     A mapping takes what is compressed, or encrypted, for numbers as it stands.
     """
@@ -284,8 +328,13 @@ def _is_stored(path: Path) -> bool:
         )
 
 
-def _reason(error: Exception) -> str:
-    """First sentence of an error, without PyTorch's advice to unpickle all the same."""
+def reason_of(error: Exception) -> str:
+    r"""
+    First sentence of an error, without PyTorch's advice to unpickle all the same.
+
+    :param Exception error: the error.
+    :return: (str) the reason, in a few words.
+    """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     sentence = lines[0].split(". ")[0]
     return type(error).__name__ if "weights_only" in sentence else sentence
@@ -298,10 +347,11 @@ def read_folder(folder: Source) -> Weights:
     :param str, pathlib.Path folder: folder with ``config.json`` and weights.
     :return: (dict[str, torch.Tensor]) the weights.
     :raises FileNotFoundError: if there are none.
+    :raises ValueError: if the index of several files is none.
     """
     folder = Path(folder)
     for index in sorted(folder.glob("diffusion_pytorch_model*.safetensors.index.json")):
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        names = read_json(index, _INDEX)["weight_map"].values()
         weights: Weights = {}
         for name in sorted(set(names)):
             weights |= read_file(folder / Path(name).name)
@@ -323,12 +373,13 @@ def read_config(folder: Source) -> dict[str, Any]:
     :param str, pathlib.Path folder: folder with ``config.json``.
     :return: (dict[str, Any]) the configuration.
     :raises FileNotFoundError: if there is none.
+    :raises ValueError: if it is none, or a number in it is out of all bounds.
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
         msg = f"{path} does not exist; expected a folder in the layout of diffusers."
         raise FileNotFoundError(msg)
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path, table(_entry))
 
 
 def build(model_class: Any, config: Source | Mapping[str, Any]) -> nn.Module:
@@ -339,19 +390,83 @@ def build(model_class: Any, config: Source | Mapping[str, Any]) -> nn.Module:
     :param dict config: its configuration, or a folder with ``config.json``.
     :return: (torch.nn.Module) the network, parameters on the ``meta`` device.
     :raises FileNotFoundError: if there is no configuration.
-    :raises ValueError: if it is of another class.
+    :raises ValueError: if it is of another class, describes no network of it, or one
+        larger than any there is.
     """
+    source: Any = "the configuration"
     if isinstance(config, Mapping):
         settings = dict(config)
     else:
-        settings = read_config(config)
+        settings, source = read_config(config), Path(config) / "config.json"
         name = settings.get("_class_name", model_class.__name__)
         if name != model_class.__name__:
             path = Path(config) / "config.json"
             msg = f"{path} describes a {name}; expected a {model_class.__name__}."
             raise ValueError(msg)
-    with parameters_on_meta():
-        return model_class.from_config(settings).eval()
+    try:
+        _check_size(source, model_class, settings)
+        with parameters_on_meta():
+            return model_class.from_config(settings).eval()
+    except TooLarge:
+        raise
+    except _NOT_BUILT as error:
+        msg = (
+            f"{source} does not describe a {model_class.__name__} "
+            f"({reason_of(error)}). Give the base model's own config.json."
+        )
+        raise ValueError(msg) from error
+
+
+class TooLarge(ValueError):
+    r"""A configuration asks for more than any published network has."""
+
+
+def _entry(name: str, value: Any) -> None:
+    """Check an entry of a configuration: numbers bounded, nothing deep."""
+    if isinstance(value, bool) or value is None:
+        return
+    if isinstance(value, str):
+        text()(name, value)
+    elif isinstance(value, list):
+        listing(_entry, 4096)(name, value)
+    elif isinstance(value, dict):
+        table(_entry)(name, value)
+    elif isinstance(value, int):
+        counted = any(word in name for word in _COUNTED)
+        integer(-_MOST, 1024 if counted else _MOST)(name, value)
+    else:
+        number(-1e12, 1e12)(name, value)
+
+
+def _check_size(source: Any, model_class: Any, settings: dict[str, Any]) -> None:
+    """Refuse a configuration of more weights or tables than any network has."""
+    for name, value in settings.items():
+        try:
+            _entry(name, value)
+        except SchemaError as error:
+            msg = f"{source}: {error}"
+            raise TooLarge(msg) from error
+    with torch.device("meta"):  # nothing is allocated
+        network = model_class.from_config(settings)
+    parameters = [p.numel() for p in network.parameters()]
+    # what is no parameter is allocated: buffers, and tensors kept as attributes
+    tables = [b.numel() * b.element_size() for b in network.buffers()] + [
+        t.numel() * t.element_size()
+        for module in network.modules()
+        for t in vars(module).values()
+        if isinstance(t, Tensor)
+    ]
+    for what, found, most in (
+        ("weights", sum(parameters), MOST_WEIGHTS),
+        ("weights in one layer", max(parameters, default=0), MOST_IN_A_LAYER),
+        ("bytes of tables (rotary positions and the like)", sum(tables), MOST_TABLES),
+    ):
+        if found > most:
+            msg = (
+                f"{source} asks for {found} {what}; the largest networks have fewer than "
+                f"{most}. Give the configuration that was published with the weights."
+            )
+            raise TooLarge(msg)
 
 
 def fill(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from deepinv_lvtino.utils import check_integer
+
 
 @dataclass(frozen=True)
 class Tiles:
@@ -27,6 +29,8 @@ class Tiles:
     overlap: int = 128
 
     def __post_init__(self) -> None:
+        check_integer("side", self.side)
+        check_integer("overlap", self.overlap)
         if not 0 < 4 * self.overlap <= self.side:
             msg = (
                 "`overlap` must be positive and a quarter of `side` at most; got "

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepinv_lvtino.models.noise_schedules import NoiseSchedule
-from deepinv_lvtino.utils import check_video, each
+from deepinv_lvtino.utils import check_tensor, check_video, each
 
 
 class ConsistencyModel(nn.Module):
@@ -131,6 +131,7 @@ class ConsistencyModel(nn.Module):
             )
         elif callable(noise):
             noise = noise(like)
+        check_tensor("noise", noise)
         if noise.shape not in (like.shape, latent.shape):
             msg = (
                 f"`noise` must have the latent's shape {tuple(like.shape)}; got "

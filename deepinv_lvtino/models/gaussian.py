@@ -15,7 +15,7 @@ from deepinv_lvtino.models.noise_schedules import (
     VariancePreserving,
 )
 from deepinv_lvtino.physics.functional import apply_along_axis
-from deepinv_lvtino.utils import check_positive
+from deepinv_lvtino.utils import check_number, check_positive, check_tensor
 
 
 def gaussian_gain(variance: Tensor, alpha: float, sigma: float) -> Tensor:
@@ -79,6 +79,8 @@ class GaussianConsistencyModel(ConsistencyModel):
         super().__init__(
             VariancePreserving() if schedule is None else schedule, per_frame=per_frame
         )
+        check_tensor("mean", mean)
+        check_tensor("covariance", covariance)
         dimension = mean.numel()
         if covariance.shape != (dimension, dimension):
             msg = (
@@ -173,7 +175,7 @@ class PowerSpectrum:
     def __post_init__(self) -> None:
         for name in ("power", "slope", "corner", "speed", "chroma"):
             check_positive(name, getattr(self, name))
-        if not self.floor >= 0:
+        if check_number("floor", self.floor) < 0:
             msg = f"`floor` must be 0 or positive; got {self.floor}."
             raise ValueError(msg)
 

@@ -14,6 +14,13 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property
 
+from deepinv_lvtino.utils import (
+    check_counts,
+    check_integer,
+    check_number,
+    check_positive,
+)
+
 
 class NoiseSchedule(ABC):
     r"""Map from a model's time :math:`t` to signal and noise levels."""
@@ -74,6 +81,9 @@ class VariancePreserving(NoiseSchedule):
     :param int num_steps: length :math:`n` of the table.
     :param float beta_start: :math:`\beta_0`.
     :param float beta_end: :math:`\beta_{n-1}`.
+    :raises TypeError: if one is not a number, or ``num_steps`` not an integer.
+    :raises ValueError: if there are fewer than two steps, or the others do not rise from
+        above 0 to below 1.
 
     |sep|
 
@@ -88,6 +98,17 @@ class VariancePreserving(NoiseSchedule):
     beta_start: float = 0.00085
     beta_end: float = 0.012
 
+    def __post_init__(self) -> None:
+        check_integer("num_steps", self.num_steps, 2)
+        check_positive("beta_start", self.beta_start)
+        check_number("beta_end", self.beta_end)
+        if not self.beta_start <= self.beta_end < 1:
+            msg = (
+                "`beta_end` must be below 1, and not below `beta_start`; got "
+                f"{self.beta_end} and {self.beta_start}."
+            )
+            raise ValueError(msg)
+
     @cached_property
     def _log_ratio(self) -> tuple[float, ...]:
         low, high = math.sqrt(self.beta_start), math.sqrt(self.beta_end)
@@ -99,7 +120,7 @@ class VariancePreserving(NoiseSchedule):
         return tuple(table)
 
     def _log_ratio_at(self, t: float) -> float:
-        if not 0 <= t <= self.num_steps - 1:
+        if not 0 <= check_number("t", t) <= self.num_steps - 1:
             msg = f"`t` must lie in [0, {self.num_steps - 1}]; got {t}."
             raise ValueError(msg)
         below = min(int(t), self.num_steps - 2)
@@ -145,6 +166,8 @@ class RectifiedFlow(NoiseSchedule):
     :param int num_steps: length :math:`n` of the timetable, and largest time.
     :param float shift: shift :math:`k` of the timetable.
     :param bool snap: use the timetable rather than the exact time.
+    :raises TypeError: if ``num_steps`` is not an integer, or ``shift`` not a number.
+    :raises ValueError: if one is not positive.
 
     |sep|
 
@@ -159,13 +182,17 @@ class RectifiedFlow(NoiseSchedule):
     shift: float = 8.0
     snap: bool = False
 
+    def __post_init__(self) -> None:
+        check_counts(num_steps=self.num_steps)
+        check_positive("shift", self.shift)
+
     @cached_property
     def _table(self) -> tuple[float, ...]:
         ramp = [1 - i / self.num_steps for i in range(self.num_steps)]
         return tuple(self.shift * u / (1 + (self.shift - 1) * u) for u in ramp)
 
     def sigma(self, t: float) -> float:
-        if not 0 < t <= self.num_steps:
+        if not 0 < check_number("t", t) <= self.num_steps:
             msg = f"`t` must lie in (0, {self.num_steps}]; got {t}."
             raise ValueError(msg)
         sigma = t / self.num_steps

@@ -24,12 +24,33 @@ import torch.nn.functional as F
 from deepinv.models import Denoiser
 from torch import Tensor, nn
 
+from deepinv_lvtino._schema import (
+    SchemaError,
+    boolean,
+    integer,
+    listing,
+    parse,
+    record,
+)
 from deepinv_lvtino._staging import Stage
+from deepinv_lvtino.models._checkpoints import check_names
 from deepinv_lvtino.models.consistency import ConsistencyModel
 from deepinv_lvtino.models.noise_schedules import (
     NoiseSchedule,
     RectifiedFlow,
     VariancePreserving,
+)
+from deepinv_lvtino.utils import check_counts
+
+# what a file may say: more would be no tiny network
+_SIZES = listing(integer(1, 4096), 8, shortest=1)
+_CONFIG = record(
+    {
+        "channels": _SIZES,
+        "blocks": listing(integer(1, 64), 8, shortest=1),
+        "embedding": integer(1, 65536),
+        "temporal": boolean,
+    }
 )
 
 SIGMA_DATA = 0.5  # standard deviation of clean latents, in [-1, 1]
@@ -55,6 +76,17 @@ class TinyConfig:
     temporal: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("channels", "blocks"):
+            sizes = getattr(self, name)
+            if not isinstance(sizes, (tuple, list)):
+                msg = (
+                    f"`{name}` must be a tuple of integers, one for each resolution; got "
+                    f"{sizes!r}."
+                )
+                raise TypeError(msg)
+            for size in sizes:
+                check_counts(**{name: size})
+        check_counts(embedding=self.embedding)
         if len(self.channels) != len(self.blocks) or not self.channels:
             msg = (
                 "`channels` and `blocks` must name the same number of resolutions; got "
@@ -413,31 +445,88 @@ def load_tiny(path: str | Path, **kwargs: Any) -> TinyConsistencyModel:
     :param str, pathlib.Path path: the file; its metadata holds the sizes.
     :param kwargs: further arguments of :class:`TinyConsistencyModel`.
     :return: (TinyConsistencyModel) the model, in evaluation mode, weights in float32.
-    :raises ValueError: if the file was not written by :func:`save_tiny`.
+    :raises ValueError: if the file was not written by :func:`save_tiny`, or is damaged.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        if "tiny_config" not in metadata:
-            msg = (
-                f"`path` must be a file written by `save_tiny`; {Path(path).name} has no "
-                "`tiny_config` in its metadata."
-            )
-            raise ValueError(msg)
-        state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-    config = json.loads(metadata["tiny_config"])
-    network = TinyNetwork(
-        TinyConfig(
-            channels=tuple(config["channels"]),
-            blocks=tuple(config["blocks"]),
-            embedding=config["embedding"],
-            temporal=config["temporal"],
+    name = Path(path).name
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if "tiny_config" not in metadata:
+                msg = (
+                    f"`path` must be a file written by `save_tiny`; {name} has no "
+                    "`tiny_config` in its metadata."
+                )
+                raise ValueError(msg)
+            config = read_config(f"`path`: {name}", parse_config(metadata, name))
+            state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        msg = (
+            f"`path` must be a file written by `save_tiny`; {name} is not a safetensors "
+            f"file ({error}). It may be incomplete: save or copy it again."
         )
-    )
-    network.load_state_dict(state)
+        raise ValueError(msg) from error
+    network = filled_network(config, state, source=path)
     model = TinyConsistencyModel(network, **kwargs)
     return model.eval().requires_grad_(False)
+
+
+def parse_config(metadata: dict[str, str], name: str) -> Any:
+    r"""
+    The sizes that a file's metadata hold, not yet checked.
+
+    :param dict metadata: the metadata.
+    :param str name: name of the file, for the message.
+    :return: what ``tiny_config`` says.
+    :raises ValueError: if it is not JSON.
+    """
+    try:
+        return parse(metadata["tiny_config"])
+    except SchemaError as error:
+        msg = f"`path`: `tiny_config` of {name} cannot be read: {error}"
+        raise ValueError(msg) from error
+
+
+def read_config(source: str, config: Any) -> TinyConfig:
+    r"""
+    Sizes that a file holds, checked before anything of that size is built.
+
+    :param str source: where they are from, for the message.
+    :param dict config: the sizes.
+    :return: (:class:`TinyConfig`) the same.
+    :raises ValueError: if one is missing, of another type or too large.
+    """
+    try:
+        _CONFIG("tiny_config", config)
+    except SchemaError as error:
+        msg = f"{source}: {error} Save the model again with `save_tiny`."
+        raise ValueError(msg) from error
+    return TinyConfig(
+        channels=tuple(config["channels"]),
+        blocks=tuple(config["blocks"]),
+        embedding=config["embedding"],
+        temporal=config["temporal"],
+    )
+
+
+def filled_network(
+    config: TinyConfig, state: dict[str, Tensor], *, source: str | Path
+) -> TinyNetwork:
+    r"""
+    A network with given weights; none is built before it is known that they fit.
+
+    :param TinyConfig config: sizes.
+    :param dict[str, torch.Tensor] state: weights by name.
+    :param str, pathlib.Path source: where they are from, for the message.
+    :return: (:class:`TinyNetwork`) the network.
+    :raises ValueError: if names or shapes differ; the message lists them.
+    """
+    with torch.device("meta"):
+        check_names(TinyNetwork(config), state, source)
+    network = TinyNetwork(config)
+    network.load_state_dict(state)
+    return network
 
 
 def save_tiny(

@@ -24,7 +24,7 @@ from deepinv_lvtino.optim.data_fidelity import GaussianLikelihood, checked
 from deepinv_lvtino.optim.starts import pseudo_inverse
 from deepinv_lvtino.optim.variation import SpaceTimeVariation
 from deepinv_lvtino.physics.functional import apply_along_axis
-from deepinv_lvtino.utils import check_positive, each
+from deepinv_lvtino.utils import check_integer, check_number, check_positive, each
 
 #: ``lambda_reg`` and ``time_weight`` of :class:`ADMMTV` for a named problem.
 TV_SETTINGS = {
@@ -96,8 +96,13 @@ class ADMMTV(BaseOptim):
                 raise ValueError(msg)
             lambda_reg, tuned = TV_SETTINGS[lambda_reg]
             time_weight = tuned if time_weight is None else time_weight
-        for name, value in (("lambda_reg", lambda_reg), ("threshold", threshold)):
+        for name, value in (
+            ("lambda_reg", lambda_reg),
+            ("threshold", threshold),
+            ("thres_conv", thres_conv),
+        ):
             check_positive(name, value)
+        max_iter = check_integer("max_iter", max_iter, 1)
         prior = SpaceTimeVariation(1.0 if time_weight is None else time_weight)
         super().__init__(
             ADMMTVIteration(),
@@ -180,8 +185,8 @@ class ADMMTVIteration(OptimIterator):
         Run one iteration.
 
         :param dict X: iterate ``{"est": (x, p, q), "cost": None}``; ``p`` and ``q`` start
-            at zero if they are missing. Videos marked in ``"done"``, a tensor ``(B,)``, stay
-            as they are.
+            at zero if they are missing. Videos marked in ``"done"``, a tensor ``(B,)``,
+            stay as they are.
         :param deepinv.optim.DataFidelity cur_data_fidelity: data fidelity.
         :param SpaceTimeVariation cur_prior: total variation.
         :param dict cur_params: ``"stepsize"`` and ``"lambda"``.
@@ -352,7 +357,13 @@ class PnPADMM(ADMM):
                 f"{type(denoiser).__name__}."
             )
             raise TypeError(msg)
-        first, last = sigma_denoiser
+        if not isinstance(sigma_denoiser, Sequence) or len(sigma_denoiser) != 2:
+            msg = (
+                "`sigma_denoiser` must be a first and a last level; got "
+                f"{sigma_denoiser!r}."
+            )
+            raise TypeError(msg)
+        first, last = (check_number("sigma_denoiser", s) for s in sigma_denoiser)
         check_positive("lambda_reg", lambda_reg)
         if not 0 < last <= first:
             msg = (
@@ -360,9 +371,7 @@ class PnPADMM(ADMM):
                 f"first; got {sigma_denoiser}."
             )
             raise ValueError(msg)
-        if max_iter < 1:
-            msg = f"`max_iter` must be at least 1; got {max_iter}."
-            raise ValueError(msg)
+        max_iter = check_integer("max_iter", max_iter, 1)
         ratio = (last / first) ** (1 / max(max_iter - 1, 1))
         levels = [first * ratio**k for k in range(max_iter)]
         super().__init__(

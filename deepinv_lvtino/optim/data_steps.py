@@ -26,10 +26,20 @@ from deepinv_lvtino.optim.variation import (
     Variation,
     difference_adjoint,
 )
-from deepinv_lvtino.utils import check_clamp, check_positive
+from deepinv_lvtino.utils import (
+    check_clamp,
+    check_integer,
+    check_number,
+    check_positive,
+)
 
 #: An interval of pixel values, or no projection.
 Interval = tuple[float, float] | None
+
+
+def _check_num_steps(num_steps: int) -> None:
+    check_positive("num_steps", num_steps)
+    check_integer("num_steps", num_steps)
 
 
 class DataStep(ABC):
@@ -145,6 +155,12 @@ class VariationStep(DataStep):
     def __post_init__(self) -> None:
         check_positive("stepsize", self.stepsize)
         check_positive("weight", self.weight)
+        if not isinstance(self.variation, Variation):
+            msg = (
+                "`variation` must be a Variation, such as TemporalVariation(); got "
+                f"{self.variation!r}."
+            )
+            raise TypeError(msg)
 
     def __call__(
         self, z: Tensor, y: Tensor, physics: Physics, data_fidelity: DataFidelity
@@ -230,9 +246,9 @@ class ConjugateGradientStep(DataStep):
     clamped = False
 
     def __post_init__(self) -> None:
-        check_positive("num_steps", self.num_steps)
+        _check_num_steps(self.num_steps)
         check_positive("tol", self.tol)
-        if not 0 <= self.epsilon < float("inf"):
+        if check_number("epsilon", self.epsilon) < 0:
             msg = f"`epsilon` must be 0 or positive, and finite; got {self.epsilon}."
             raise ValueError(msg)
 
@@ -305,7 +321,8 @@ class PrimalDualTVStep(DataStep):
     sigma: float = 0.25
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "lam", "tau", "sigma"):
+        _check_num_steps(self.num_steps)
+        for name in ("lam", "tau", "sigma"):
             check_positive(name, getattr(self, name))
 
     def __call__(
@@ -350,7 +367,8 @@ class AdamTVStep(DataStep):
     clamp: Interval = None
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "lam", "learning_rate", "smoothing"):
+        _check_num_steps(self.num_steps)
+        for name in ("lam", "learning_rate", "smoothing"):
             check_positive(name, getattr(self, name))
         check_clamp(self.clamp)
 

@@ -9,7 +9,7 @@ from deepinv.physics import Physics
 from torch import Tensor
 
 from deepinv_lvtino.optim.data_steps import DataStep
-from deepinv_lvtino.utils import check_positive
+from deepinv_lvtino.utils import check_integer, check_positive
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class LandweberStep(DataStep):
 
     def __post_init__(self) -> None:
         check_positive("num_steps", self.num_steps)
+        check_integer("num_steps", self.num_steps)
         check_positive("gamma", self.gamma)
 
     def __call__(

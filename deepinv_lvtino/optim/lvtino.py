@@ -21,6 +21,7 @@ from deepinv_lvtino.models import (
     tiny_image,
     tiny_video,
 )
+from deepinv_lvtino.optim._range import check_range
 from deepinv_lvtino.optim.data_fidelity import GaussianLikelihood
 from deepinv_lvtino.optim.data_steps import ProximalStep, VariationStep
 from deepinv_lvtino.optim.iteration import Callback, LVTINOIteration
@@ -36,7 +37,12 @@ from deepinv_lvtino.optim.schedule import (
 from deepinv_lvtino.optim.starts import STARTS
 from deepinv_lvtino.optim.variation import Variation
 from deepinv_lvtino.physics import JPEGCompression, SeparableVideoPhysics
-from deepinv_lvtino.utils import check_clamp, check_video
+from deepinv_lvtino.utils import (
+    check_clamp,
+    check_integer,
+    check_tensor,
+    check_video,
+)
 
 NoiseSource = Callable[[str, Tensor], Tensor]
 Seed = int | Sequence[int]
@@ -264,8 +270,9 @@ class LVTINO(BaseOptim):
             [0, 1]; with ``compute_metrics`` also the dictionary of metrics.
         :raises TypeError: if ``y`` is not a floating-point tensor of the operator's dtype.
         :raises ValueError: if ``y`` does not fit the operator (shape, device), holds NaN
-            or infinity, or the noise level is not known; or ``first_sweep`` is not the
-            number of a sweep, or has no iterate to go on from.
+            or infinity, is on a scale that no video in [0, 1] gives (0 to 255), or the
+            noise level is not known; or ``first_sweep`` is not the number of a sweep, or
+            has no iterate to go on from.
         :raises NotImplementedError: if the operator has no proximal step, and a data step
             of the schedule is one.
         """
@@ -315,7 +322,7 @@ class LVTINO(BaseOptim):
             ``(B, C, T, H, W)`` each; the variance of one sample is zero.
         :raises ValueError: if ``num_samples`` is not positive, or as in :meth:`forward`.
         """
-        if num_samples < 1:
+        if check_integer("num_samples", num_samples) < 1:
             msg = f"`num_samples` must be 1 or more; got {num_samples}."
             raise ValueError(msg)
         noise = self._noise(seed, noise_source)
@@ -387,12 +394,29 @@ class LVTINO(BaseOptim):
             X["est"] = (x.clamp(*clamp), *X["est"][1:])
         return X
 
-    :param int, Sequence[int] seed: seed of every call, or one per element of the batch; by
-        default PyTorch's global generator is used. Each element of a batch draws numbers of
-        its own (:func:`element_seed`): the first those of a run alone with this seed.
-    :param tuple[float, float] clamp: interval that the start and intermediate videos are
-        projected to; the schedule's by default (none for a calibrated one, and the
-        published ones have another for the start).
+    def _resumed(self, init: Any, first_sweep: int) -> dict[str, Any]:
+        """The iterate that a run goes on from, with the number of its sweep."""
+        count = self.max_iter
+        if not hasattr(first_sweep, "__index__") or not 0 < first_sweep < count:
+            msg = (
+                f"`first_sweep` must be a whole number from 0 to {count - 1}, as there are "
+                f"{count} sweeps; got {first_sweep}."
+            )
+            raise ValueError(msg)
+        if isinstance(init, Tensor):
+            init = (init,)
+        if not isinstance(init, (dict, tuple)):
+            msg = (
+                f"`first_sweep`={first_sweep} goes on from an iterate: give that video as "
+                f"`init` of the call; got {init!r}."
+            )
+            raise ValueError(msg)
+        X = init if isinstance(init, dict) else {"est": init}
+        return X | {"first_sweep": int(first_sweep)}
+
+    def _noise(
+        self, seed: Seed | None, noise_source: NoiseSource | None
+    ) -> NoiseSource:
         """Noise of one call: what the call says, else what the solver says."""
         _one_source(seed, noise_source)
         if seed is None and noise_source is None:
@@ -437,9 +461,7 @@ class LVTINO(BaseOptim):
                     raise NotImplementedError(msg)
 
     def _check_measurement(self, y: Tensor, physics: Physics) -> None:
-        if not isinstance(y, Tensor):
-            msg = f"`y` must be a torch.Tensor; got {type(y).__name__}."
-            raise TypeError(msg)
+        check_tensor("y", y)
         if not y.is_floating_point() and not y.is_complex():
             msg = (
                 f"`y` must be floating point with values in [0, 1]; got {y.dtype}. "
@@ -463,6 +485,7 @@ class LVTINO(BaseOptim):
         if not bool(torch.isfinite(y).all()):
             msg = "`y` must be finite; it holds NaN or infinity. Replace those values."
             raise ValueError(msg)
+        check_range("y", y, physics, self.data_fidelity[0])
 
 
 def _tensors(module: torch.nn.Module | None) -> list[Tensor]:

@@ -27,7 +27,12 @@ from deepinv_lvtino.optim.variation import (
 )
 from deepinv_lvtino.physics import SeparableVideoPhysics
 from deepinv_lvtino.physics.functional import apply_along_axis, check_choice
-from deepinv_lvtino.utils import check_positive, check_video
+from deepinv_lvtino.utils import (
+    check_integer,
+    check_number,
+    check_positive,
+    check_video,
+)
 
 #: Iterations between two evaluations of the gap.
 CHECK_EVERY = 10
@@ -223,10 +228,11 @@ def solve_l2_tv(
     check_video("z", z)
     variation = as_variation("kind", kind).at(z)
     for name, value in (("gamma", gamma), ("lam", lam)):
-        if not (math.isfinite(value) and value >= 0):
+        if check_number(name, value) < 0:
             msg = f"`{name}` must be 0 or positive, and finite; got {value}."
             raise ValueError(msg)
     check_positive("tol", tol)
+    max_iter = check_integer("max_iter", max_iter, 1)
     if gamma > 0 and (y is None or physics is None):
         msg = "`y` and `physics` are needed unless `gamma` is 0; one of them is None."
         raise ValueError(msg)

@@ -18,7 +18,12 @@ from deepinv_lvtino.optim.data_steps import (
 )
 from deepinv_lvtino.optim.landweber import LandweberStep
 from deepinv_lvtino.physics.problems import PROBLEMS
-from deepinv_lvtino.utils import check_clamp, check_positive
+from deepinv_lvtino.utils import (
+    check_clamp,
+    check_integer,
+    check_number,
+    check_positive,
+)
 
 #: Weight of the video prior when both priors are used and nothing is said.
 DEFAULT_ETA = 0.5
@@ -51,10 +56,21 @@ class HalfStep:
 
     :param float time: time of the stochastic autoencoder, in its model's unit.
     :param DataStep data_step: data step, or ``None`` for none.
+    :raises TypeError: if one is neither.
+    :raises ValueError: if the time is negative, or not finite.
     """
 
     time: float
     data_step: DataStep | None
+
+    def __post_init__(self) -> None:
+        check_number("time", self.time, least=0.0)
+        if self.data_step is not None and not isinstance(self.data_step, DataStep):
+            msg = (
+                "`data_step` must be a DataStep, such as ProximalStep(0.01), or None; got "
+                f"{type(self.data_step).__name__}."
+            )
+            raise TypeError(msg)
 
 
 @dataclass(frozen=True)
@@ -105,6 +121,14 @@ class Schedule:
     def __post_init__(self) -> None:
         check_clamp(self.clamp)
         check_clamp(self.init_clamp, "init_clamp")
+        if not isinstance(self.sweeps, Sequence) or not all(
+            isinstance(sweep, Sweep) for sweep in self.sweeps
+        ):
+            msg = (
+                "`sweeps` must be a list of Sweep; got "
+                f"{type(self.sweeps).__name__}. `Schedule.explicit` makes them of numbers."
+            )
+            raise TypeError(msg)
         object.__setattr__(self, "sweeps", tuple(self.sweeps))
         if not self.sweeps or any(
             sweep.video is None and sweep.image is None for sweep in self.sweeps
@@ -188,6 +212,19 @@ class Schedule:
             >>> [sweep.image is None for sweep in schedule.sweeps]
             [False, True]
         """
+        lists = {
+            "video_times": video_times,
+            "video_steps": video_steps,
+            "image_times": image_times,
+            "image_steps": image_steps,
+        }
+        for name, given in lists.items():
+            if not isinstance(given, Sequence) or isinstance(given, str):
+                msg = (
+                    f"`{name}` must be a list, one entry per sweep; got "
+                    f"{type(given).__name__}. Use `.tolist()` on an array."
+                )
+                raise TypeError(msg)
         count = max(len(video_times), len(image_times))
         return cls(
             [
@@ -239,10 +276,11 @@ class Schedule:
         check_num_steps(num_steps)
         if delta is None:
             deltas = _geometric(*DEFAULT_DELTA, num_steps or DEFAULT_NUM_STEPS)
-        elif isinstance(delta, (int, float)):
-            deltas = (float(delta),) * (num_steps or DEFAULT_NUM_STEPS)
+        elif isinstance(delta, Sequence) and not isinstance(delta, str):
+            deltas = tuple(check_number("delta", value) for value in delta)
         else:
-            deltas = tuple(float(value) for value in delta)
+            value = check_number("delta", delta)
+            deltas = (value,) * (num_steps or DEFAULT_NUM_STEPS)
         if num_steps not in (None, len(deltas)):
             msg = (
                 f"`delta` has {len(deltas)} values, but `num_steps` is {num_steps}. Give "
@@ -285,7 +323,7 @@ class Schedule:
             >>> Schedule.embedded("A").num_steps
             3
         """
-        found = None if problem is None else PROBLEMS.get(problem)
+        found = PROBLEMS.get(problem) if isinstance(problem, str) else None
         if problem is not None and (found is None or not found.linear):
             linear = ", ".join(repr(p.name) for p in PROBLEMS.values() if p.linear)
             msg = f"`problem` must be one of {linear}; got {problem!r}."
@@ -315,7 +353,7 @@ class Schedule:
         :return: (:class:`Schedule`) the schedule.
         :raises ValueError: if the problem is unknown.
         """
-        if problem not in _PUBLISHED:
+        if not isinstance(problem, str) or problem not in _PUBLISHED:
             msg = (
                 f"`problem` must be one of {', '.join(map(repr, _PUBLISHED))}; got "
                 f"{problem!r}."
@@ -399,7 +437,7 @@ def check_eta(eta: float | None) -> None:
     :param float eta: weight, or ``None`` for the default.
     :raises ValueError: if it lies outside [0, 1].
     """
-    if eta is not None and not 0 <= eta <= 1:
+    if eta is not None and not 0 <= check_number("eta", eta) <= 1:
         msg = f"`eta` must lie in [0, 1]; got {eta}."
         raise ValueError(msg)
 
@@ -411,7 +449,7 @@ def check_num_steps(num_steps: int | None) -> None:
     :param int num_steps: number, or ``None`` for the default.
     :raises ValueError: if it is not a positive integer.
     """
-    if num_steps is not None and (int(num_steps) != num_steps or num_steps < 1):
+    if num_steps is not None and check_integer("num_steps", num_steps) < 1:
         msg = f"`num_steps` must be a positive integer; got {num_steps}."
         raise ValueError(msg)
 
@@ -445,6 +483,11 @@ def _half_steps(
     name: str, times: Sequence[float], steps: Sequence[float | DataStep], count: int
 ) -> list[HalfStep | None]:
     """Half-steps of one prior; the sweeps after the last time have none."""
+    for time in times:
+        check_number(f"{name}_times", time, least=0.0)
+    for step in steps:
+        if not isinstance(step, DataStep):
+            check_positive(f"{name}_steps", step)
     if len(times) != len(steps) or len(times) > count:
         msg = (
             f"`{name}_times` and `{name}_steps` must have the same length, {count} at "

@@ -10,7 +10,7 @@ import torch
 from deepinv.optim import Prior
 from torch import Tensor
 
-from deepinv_lvtino.utils import check_positive
+from deepinv_lvtino.utils import check_number, check_positive
 
 
 class Variation(Prior, ABC):
@@ -161,7 +161,7 @@ class SpaceTimeVariation(Variation):
     def __init__(self, time_weight: float = 1.0, smoothing: float = 0.0) -> None:
         super().__init__()
         check_positive("time_weight", time_weight)
-        if not smoothing >= 0:
+        if check_number("smoothing", smoothing) < 0:
             msg = f"`smoothing` must be 0 or positive; got {smoothing}."
             raise ValueError(msg)
         self.weights = (time_weight, 1.0, 1.0)

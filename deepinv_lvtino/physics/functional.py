@@ -34,7 +34,7 @@ def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     :param tuple[str, ...] allowed: accepted values.
     :raises ValueError: if ``value`` is not one of ``allowed``.
     """
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         msg = f"`{name}` must be one of {', '.join(map(repr, allowed))}; got {value!r}."
         raise ValueError(msg)
 

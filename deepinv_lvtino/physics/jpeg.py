@@ -12,7 +12,12 @@ from deepinv.physics.noise import GaussianNoise, ZeroNoise
 from PIL import Image
 from torch import Tensor
 
-from deepinv_lvtino.utils import check_img_size, check_video
+from deepinv_lvtino.utils import (
+    check_img_size,
+    check_integer,
+    check_number,
+    check_video,
+)
 
 
 class JPEGCompression(Physics):
@@ -73,16 +78,18 @@ class JPEGCompression(Physics):
         img_size: tuple[int, int, int, int] | None = None,
         rng: torch.Generator | None = None,
     ) -> None:
-        if int(quality) != quality or not 1 <= quality <= 100:
+        quality = check_integer("quality", quality)
+        if not 1 <= quality <= 100:
             msg = f"`quality` must be an integer from 1 to 100; got {quality}."
             raise ValueError(msg)
-        if not 0 <= sigma < float("inf"):
+        check_number("sigma", sigma)
+        if sigma < 0:
             msg = f"`sigma` must be 0 or positive, and finite; got {sigma}."
             raise ValueError(msg)
         super().__init__(
             noise_model=GaussianNoise(sigma, rng=rng) if sigma > 0 else ZeroNoise()
         )
-        self.quality = int(quality)
+        self.quality = quality
         self.img_size = None if img_size is None else check_img_size(img_size)
         if self.img_size is not None:
             _check_channels("img_size", self.img_size[0])

@@ -10,7 +10,15 @@ from deepinv.physics.noise import NoiseModel, ZeroNoise
 from torch import Tensor
 
 from deepinv_lvtino.physics.separable import SeparableVideoPhysics
-from deepinv_lvtino.utils import check_img_size, check_video, prox_arguments
+from deepinv_lvtino.utils import (
+    check_counts,
+    check_img_size,
+    check_number,
+    check_seed,
+    check_tensor,
+    check_video,
+    prox_arguments,
+)
 
 # Bytes of pixel-wise matrices that are held at a time: what a processor's cache holds,
 # respectively enough to keep a GPU busy.
@@ -404,7 +412,9 @@ def random_mask(height: int, width: int, keep: float = 0.5, seed: int = 0) -> Te
         >>> random_mask(64, 96).mean().round(decimals=1)
         tensor(0.5000)
     """
-    if not 0 < keep <= 1:
+    height, width = check_counts(height=height, width=width)
+    seed = check_seed("seed", seed)
+    if not 0 < check_number("keep", keep) <= 1:
         msg = f"`keep` must lie in (0, 1]; got {keep}."
         raise ValueError(msg)
     generator = torch.Generator().manual_seed(seed)
@@ -413,6 +423,7 @@ def random_mask(height: int, width: int, keep: float = 0.5, seed: int = 0) -> Te
 
 def _check_mask(mask: Tensor, size: tuple[int, int, int, int]) -> Tensor:
     """The mask with five axes, two of them of length one."""
+    check_tensor("mask", mask)
     mask = torch.as_tensor(mask).detach()
     _, frames, height, width = size
     full = (1, 1, frames, height, width)

@@ -18,14 +18,15 @@ from deepinv_lvtino.physics.functional import (
     separate_kernel,
 )
 from deepinv_lvtino.physics.separable import SeparableVideoPhysics
-from deepinv_lvtino.utils import check_img_size
+from deepinv_lvtino.utils import check_img_size, check_integer, check_tensor
 
 
 def _check_factor(factor: int) -> int:
-    if int(factor) != factor or factor < 1:
+    factor = check_integer("factor", factor)
+    if factor < 1:
         msg = f"`factor` must be a positive integer; got {factor}."
         raise ValueError(msg)
-    return int(factor)
+    return factor
 
 
 class TemporalBlur(SeparableVideoPhysics):
@@ -92,11 +93,14 @@ def _temporal_kernel(kernel: str | Tensor, kernel_size: int) -> Tensor:
                 "weight per frame."
             )
             raise ValueError(msg)
+        if not bool(torch.isfinite(kernel).all()):
+            msg = "`kernel` must be finite; it holds NaN or infinity."
+            raise ValueError(msg)
         return kernel
+    if not isinstance(kernel, str):
+        check_tensor("kernel", kernel)
     check_choice("kernel", kernel, ("uniform", "gaussian"))
-    if int(kernel_size) != kernel_size or kernel_size < 1:
-        msg = f"`kernel_size` must be a positive integer; got {kernel_size}."
-        raise ValueError(msg)
+    kernel_size = check_integer("kernel_size", kernel_size, 1)
     if kernel == "uniform":
         return torch.full((kernel_size,), 1 / kernel_size, dtype=torch.float64)
     offset = torch.arange(kernel_size, dtype=torch.float64) - (kernel_size - 1) / 2
@@ -192,6 +196,7 @@ class TemporalDecimation(SeparableVideoPhysics):
     ) -> None:
         factor = _check_factor(factor)
         frames = check_img_size(img_size)[1]
+        offset = check_integer("offset", offset)
         if not 0 <= offset < frames:
             msg = f"`offset` must lie in [0, {frames}); got {offset}."
             raise ValueError(msg)
@@ -265,6 +270,8 @@ class VideoDownsampling(SeparableVideoPhysics):
             kernels = separate_kernel(filter)
             taps = [_place_kernel(kernel, factor, alignment) for kernel in kernels]
         else:
+            if not isinstance(filter, str):
+                check_tensor("filter", filter)
             position = first_sample(filter, factor, alignment)
             taps = [antialiasing_taps(filter, factor, position)] * 2
         vertical, horizontal = (
@@ -353,7 +360,11 @@ class VideoBlur(SeparableVideoPhysics):
         **kwargs: Any,
     ) -> None:
         sizes = check_img_size(img_size)[2:]
+        if not isinstance(filter, (tuple, list)):
+            check_tensor("filter", filter)
         kernels = separate_kernel(filter) if isinstance(filter, Tensor) else filter
+        for kernel in kernels:
+            check_tensor("filter", kernel)
         if len(kernels) != 2 or any(kernel.ndim != 1 for kernel in kernels):
             msg = (
                 "`filter` must be one kernel of shape (h, w) or a pair of kernels of "

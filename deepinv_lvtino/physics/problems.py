@@ -19,7 +19,13 @@ from deepinv_lvtino.physics.operators import (
     VideoDownsampling,
 )
 from deepinv_lvtino.physics.separable import SeparableVideoPhysics
-from deepinv_lvtino.utils import check_img_size
+from deepinv_lvtino.utils import (
+    check_img_size,
+    check_integer,
+    check_number,
+    check_seed,
+    check_sizes,
+)
 
 _Size = tuple[int, int, int, int]
 
@@ -88,10 +94,14 @@ class Problem:
         :return: (tuple[int, int, int, int]) ``(C, T, H, W)``.
         :raises ValueError: if no video of ``num_frames`` frames gives that measurement.
         """
-        channels, frames, height, width = check_img_size(measurement_size)
+        channels, frames, height, width = check_sizes(
+            "measurement_size", measurement_size, "(C, t, h, w) without the batch axis"
+        )
         largest = self.frame_factor * frames
         smallest = largest - self.frame_factor + 1
-        total = largest if num_frames is None else num_frames
+        total = (
+            largest if num_frames is None else check_integer("num_frames", num_frames)
+        )
         if not smallest <= total <= largest:
             span = f"{smallest} to {largest}" if smallest < largest else f"{largest}"
             msg = (
@@ -296,14 +306,16 @@ def make_problem(
 
     .. footbibliography::
     """
-    if name not in PROBLEMS:
+    if not isinstance(name, str) or name not in PROBLEMS:
         msg = f"`name` must be one of {', '.join(map(repr, PROBLEMS))}; got {name!r}."
         raise ValueError(msg)
     problem = PROBLEMS[name]
     sigma = problem.sigma if sigma is None else sigma
-    if not sigma >= 0:
+    sigma = check_number("sigma", sigma)
+    if sigma < 0:
         msg = f"`sigma` must be 0 or positive; got {sigma}."
         raise ValueError(msg)
+    mask_seed = check_seed("mask_seed", mask_seed)
     check_choice("alignment", alignment, ALIGNMENTS)
     size = check_img_size(img_size)
     return problem.build(

@@ -13,7 +13,14 @@ from deepinv.physics.noise import NoiseModel, ZeroNoise
 from torch import Tensor
 
 from deepinv_lvtino.physics.functional import apply_along_axis
-from deepinv_lvtino.utils import check_img_size, check_video, each, prox_arguments
+from deepinv_lvtino.utils import (
+    check_img_size,
+    check_number,
+    check_tensor,
+    check_video,
+    each,
+    prox_arguments,
+)
 
 _AXES = {"temporal": 2, "vertical": 3, "horizontal": 4}
 
@@ -331,6 +338,7 @@ class SeparableVideoPhysics(DecomposablePhysics):
         """
         self.update_parameters(mask=mask, **kwargs)
         self._check("y", y, self.measurement_size)
+        smallest = check_number("smallest", smallest, least=0.0)
         keep = self.mask > self._negligible().clamp(min=smallest)
         reciprocal = torch.where(keep, 1 / torch.where(keep, self.mask, 1.0), 0.0)
         return self.V(self.U_adjoint(y) * reciprocal)
@@ -462,7 +470,7 @@ def _check_matrix(
 ) -> Tensor | None:
     if matrix is None:
         return None
-    matrix = torch.as_tensor(matrix)
+    check_tensor(name, matrix)
     if matrix.ndim != 2 or matrix.shape[1] != size or matrix.shape[0] == 0:
         msg = (
             f"`{name}` must be a matrix of shape (m, {size}), the length of its axis in "

@@ -13,7 +13,9 @@ import torch
 from deepinv_lvtino.models.tiny import (
     TinyConfig,
     TinyNetwork,
+    filled_network,
     load_tiny,
+    read_config,
     save_tiny,
     tiny_image,
     tiny_video,
@@ -21,7 +23,7 @@ from deepinv_lvtino.models.tiny import (
 from deepinv_lvtino.training.data import PoolClips
 from deepinv_lvtino.training.evaluate import held_out_pool
 from deepinv_lvtino.training.footage import find_footage
-from deepinv_lvtino.training.loop import Trainer, TrainingOptions
+from deepinv_lvtino.training.loop import Trainer, TrainingOptions, read_checkpoint
 from deepinv_lvtino.training.pool import footage_pool
 from deepinv_lvtino.training.run import Run, train
 
@@ -323,19 +325,14 @@ def start_from(network: TinyNetwork, source: TinyNetwork) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    state = torch.load(
-        options.folder / "checkpoint.pt", map_location="cpu", weights_only=True
-    )
-    config = state["config"]
-    network = TinyNetwork(
-        TinyConfig(
-            tuple(config["channels"]),
-            tuple(config["blocks"]),
-            config["embedding"],
-            config["temporal"],
-        )
-    )
-    network.load_state_dict(state["average"])
+    path = options.folder / "checkpoint.pt"
+    state = read_checkpoint(path)
+    sizes = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in state["config"].items()
+    }
+    config = read_config(str(path), sizes)
+    network = filled_network(config, state["average"], source=path)
     training = {
         **state["options"],
         "step": state["step"],

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from deepinv_lvtino.training.pool import read_pool
+from deepinv_lvtino.utils import check_counts, check_seed
 
 
 class PoolClips:
@@ -24,7 +25,8 @@ class PoolClips:
     :param int num_frames: frames of a crop.
     :param int size: height and width of a crop, in pixels.
     :param int seed: seed of the crops.
-    :raises ValueError: if a pool has another dtype or shape, or is smaller than a crop.
+    :raises ValueError: if a pool has another dtype or shape, or is smaller than a crop, or
+        a file is no array.
     """
 
     def __init__(
@@ -34,6 +36,14 @@ class PoolClips:
         size: int,
         seed: int = 0,
     ) -> None:
+        num_frames, size = check_counts(num_frames=num_frames, size=size)
+        seed = check_seed("seed", seed)
+        if not isinstance(pools, Sequence) or isinstance(pools, str):
+            msg = (
+                "`pools` must be a list of arrays or files; got "
+                f"{type(pools).__name__}. Put it in a list."
+            )
+            raise TypeError(msg)
         self.pools = [
             pool if isinstance(pool, np.ndarray) else read_pool(pool) for pool in pools
         ]

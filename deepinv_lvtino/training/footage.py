@@ -9,14 +9,15 @@ some left out.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
+from deepinv_lvtino._schema import boolean, listing, read_json, record, text, wrong
 from deepinv_lvtino.datasets._images import IMAGE_SUFFIXES, natural_key
 from deepinv_lvtino.datasets.collections import COLLECTION_SUFFIXES
 
@@ -30,6 +31,22 @@ HELD_OUT = (
 )
 #: In a collection: old film with grain, which a prior of clean clips must not learn.
 LEFT_OUT = ("clips/moviepy__chaplin-*", "clips/shared-assets__friday-*")
+
+
+def _inside(name: str, value: Any) -> None:
+    """Check a path below the folder."""
+    text(1000)(name, value)
+    path = PurePosixPath(value)
+    if path.is_absolute() or ".." in path.parts or "\\" in value or not value:
+        raise wrong(name, "a path below the folder", value)
+
+
+_CLIP = record({"file": _inside})
+_PHOTO = record({"file": _inside, "flower": boolean}, missing=("flower",))
+_INDEX = record(
+    {"clips": listing(_CLIP, 10**6), "photos": listing(_PHOTO, 10**6)},
+    missing=("clips", "photos"),
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +109,7 @@ def find_footage(
 
 
 def _indexed(folder: Path) -> list[Footage]:
-    entries = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    entries = read_json(folder / "index.json", _INDEX)
     found = [
         Footage(folder / entry["file"], False, _scene(Path(entry["file"]).stem))
         for entry in entries.get("clips", [])

@@ -15,6 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deepinv_lvtino._schema import (
+    SchemaError,
+    choice,
+    integer,
+    listing,
+    number,
+    optional,
+    record,
+    table,
+    text,
+    wrong,
+)
+from deepinv_lvtino.models._checkpoints import UNREADABLE, check_names, load_tensors
+from deepinv_lvtino.models._checkpoints import reason_of as _reason
 from deepinv_lvtino.models.tiny import (
     TinyConsistencyModel,
     TinyNetwork,
@@ -26,6 +40,7 @@ from deepinv_lvtino.training.losses import (
     consistency_loss,
     denoising_loss,
 )
+from deepinv_lvtino.utils import check_integer, check_number, check_seed
 
 
 @dataclass(frozen=True)
@@ -63,6 +78,18 @@ class TrainingOptions:
         if self.stage not in ("denoise", "consistency"):
             msg = f"`stage` must be 'denoise' or 'consistency'; got {self.stage!r}."
             raise ValueError(msg)
+        for name in ("batch_size", "steps", "warmup"):
+            check_integer(name, getattr(self, name))
+        check_seed("seed", self.seed)
+        for name in ("learning_rate", "adam_rate", "minutes"):
+            check_number(name, getattr(self, name))
+        check_number("decay", self.decay, least=0.0, most=1.0)
+        if self.warmup < 1 or min(self.learning_rate, self.adam_rate) <= 0:
+            msg = (
+                "`warmup`, `learning_rate` and `adam_rate` must be positive; got "
+                f"{self.warmup}, {self.learning_rate} and {self.adam_rate}."
+            )
+            raise ValueError(msg)
         if self.batch_size < 1 or self.minutes <= 0 or self.steps < 0:
             msg = (
                 "`batch_size` and `minutes` must be positive and `steps` not negative; "
@@ -88,7 +115,8 @@ class Trainer:
         comes. With one, stage 2 goes on from its own weights.
     :raises ImportError: if PyTorch is too old to have the optimiser Muon
         :footcite:p:`jordan2024muon`.
-    :raises ValueError: if the folder holds a run of the other stage.
+    :raises ValueError: if the folder holds a run of the other stage, or a checkpoint that
+        is damaged.
 
     |sep|
 
@@ -275,26 +303,94 @@ class Trainer:
         temporary.replace(self.checkpoint)
 
     def _load(self) -> None:
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        state = read_checkpoint(self.checkpoint)
         if state["options"]["stage"] != self.options.stage:
             msg = (
                 f"`folder` holds a checkpoint of stage {state['options']['stage']!r}; "
                 f"this run is of stage {self.options.stage!r}: name another folder."
             )
             raise ValueError(msg)
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
+        networks = {"network": self.network, "average": self.average}
         if self.teacher is not None:
-            self.teacher.load_state_dict(state["teacher"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        if state["device"] == self.device.type:
-            self.generator.set_state(state["generator"])
-        else:  # another kind of device has other random numbers
-            self.generator.manual_seed(self.options.seed + self.step)
+            networks["teacher"] = self.teacher
+        for name, network in networks.items():
+            check_names(network, state[name], f"{self.checkpoint} (`{name}`)")
+        self.step, self.seconds = state["step"], float(state["seconds"])
+        try:
+            optimizers = zip(self.optimizers, state["optimizers"], strict=True)
+            for optimizer, saved in optimizers:
+                optimizer.load_state_dict(saved)
+            if state["device"] == self.device.type:
+                self.generator.set_state(state["generator"])
+            else:  # another kind of device has other random numbers
+                self.generator.manual_seed(self.options.seed + self.step)
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise _damaged(self.checkpoint, _reason(error)) from error
+        for name, network in networks.items():
+            network.load_state_dict(state[name])
         # the crops before the interruption are not drawn a second time
         self.clips.reseed(self.options.seed + self.step)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    r"""
+    A checkpoint, every field checked.
+
+    :param pathlib.Path path: the file.
+    :return: (dict) what it holds.
+    :raises ValueError: if it is damaged, or no checkpoint of this program; the message
+        names the file and the field.
+    """
+    try:
+        state = load_tensors(path)
+    except UNREADABLE as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # it is not there, or may not be read
+        raise _damaged(path, _reason(error)) from error
+    try:
+        _CHECKPOINT("", state)
+    except SchemaError as error:
+        raise _damaged(path, str(error).removesuffix(".")) from error
+    return state
+
+
+def _damaged(path: Path, reason: str) -> ValueError:
+    msg = (
+        f"{path} is damaged, or no checkpoint of this training ({reason}). Remove it to "
+        "start again, or name another folder."
+    )
+    return ValueError(msg)
+
+
+def _tensor(name: str, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        raise wrong(name, "a tensor", value)
+
+
+def _weights(name: str, value: Any) -> None:
+    # PyTorch's ordered dictionary is one too
+    table(_tensor, 100_000)(name, value)
+
+
+def _state_of_optimizer(name: str, value: Any) -> None:
+    if not isinstance(value, dict):
+        raise wrong(name, "an object", value)
+
+
+_CHECKPOINT = record(
+    {
+        "options": record({"stage": choice("denoise", "consistency")}),
+        "config": record({}),
+        "step": integer(0, 10**12),
+        "seconds": number(0, 1e12),
+        "network": _weights,
+        "average": _weights,
+        "teacher": optional(_weights),
+        "optimizers": listing(_state_of_optimizer, 2, shortest=2),
+        "generator": _tensor,
+        "device": text(20),
+    }
+)
 
 
 def _is_kernel(name: str, parameter: Tensor) -> bool:

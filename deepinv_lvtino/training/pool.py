@@ -227,11 +227,12 @@ def read_pool(path: str | Path) -> np.ndarray:
     :param str, pathlib.Path path: file written by :func:`footage_pool`, or an array of
         NumPy's format (``.npy``), which is mapped rather than read.
     :return: (numpy.ndarray) uint8, shape ``(N, 3, T, H, W)``.
-    :raises ValueError: if its keyframes do not divide it into clips of one length.
+    :raises ValueError: if its keyframes do not divide it into clips of one length, or it
+        is no array.
     """
     path = Path(path)
     if path.suffix.lower() == ".npy":
-        return np.load(path, mmap_mode="r")
+        return _mapped(path)
     import av
 
     images: list[np.ndarray] = []
@@ -255,3 +256,23 @@ def read_pool(path: str | Path) -> np.ndarray:
         raise ValueError(msg)
     clips = np.stack(images).reshape(-1, length, *images[0].shape)
     return np.ascontiguousarray(clips.transpose(0, 4, 1, 2, 3))
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """A pool on the disk."""
+    try:
+        pool = np.load(path, mmap_mode="r")  # never pickled objects
+    except (EOFError, ValueError) as error:
+        pool = None
+        reason: Exception | None = error
+    else:
+        reason = None
+    if not isinstance(pool, np.ndarray):  # an archive of arrays is none
+        if pool is not None:
+            pool.close()
+        msg = (
+            f"`pools`: {path} is not a file of one NumPy array (.npy), or is cut short. "
+            "Make it again with `python -m deepinv_lvtino.training pool`."
+        )
+        raise ValueError(msg) from reason
+    return pool
