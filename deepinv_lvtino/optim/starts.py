@@ -112,7 +112,7 @@ def motion_start(y: Tensor, physics: Physics) -> Tensor:
     # the reconstructor starts from `tv_start`, hence not at the top
     from deepinv_lvtino.optim.motion_tv import MotionTV
 
-    sigma = max(_declared_noise(physics), LEAST_NOISE)
+    sigma = _declared_noise(y, physics, LEAST_NOISE)
     return MotionTV(data_fidelity=L2(sigma))(y, physics)
 
 
