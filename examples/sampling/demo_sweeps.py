@@ -127,7 +127,7 @@ plt.show()
 # ------------------------
 #
 # A run can begin with any of these videos. Here the last sweep is drawn once more, with
-# other noise: what it still changes is small against the error that is left.
+# other noise: two ends differ by less than half of the error that is left.
 
 again = solver(y, physics, seed=1, init=iterates["k3/image/data"], first_sweep=4)
 change = (again - result).square().mean().sqrt()
