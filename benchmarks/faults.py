@@ -416,7 +416,7 @@ def main() -> None:
         options.output.write_text(text + "\n", encoding="utf-8")
         place = options.output.with_suffix(".csv")
         with place.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows(table(lines))
+            csv.writer(file, lineterminator="\n").writerows(table(lines))
 
 
 if __name__ == "__main__":
