@@ -436,7 +436,7 @@ def test_odd_numbers_are_refused_by_the_name_of_the_option(capsys, option, value
         ("--sigma", "1e300", "--sigma must be 10 or less"),
         ("--sigma", "inf", "--sigma must be positive and finite"),
         ("--sigma", "-1", "--sigma must be positive and finite"),
-        ("--eta", "nan", "`eta` must lie in"),
+        ("--eta", "nan", "`eta` must be finite"),
         ("--eta", "-1e300", "`eta` must lie in"),
         ("--device", "meta", "--device meta cannot be used"),
     ],
