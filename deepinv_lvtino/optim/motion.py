@@ -102,10 +102,17 @@ def measured_motion(
         frames, with two measured frames or more.
     :param Callable flow: ``(first, second)`` to a flow.
     :return: (:class:`Motion`) flow and trust between the frames of the video.
+    :raises ValueError: if the operator leaves time as it is, or a flow does not fit.
     """
+    if physics.temporal is None:
+        msg = (
+            "`physics` must lower the number of frames; it leaves time as it is. Take "
+            "`video_motion` of the measured video."
+        )
+        raise ValueError(msg)
     frames = tv_start(y, spatial_part(physics)).clamp(0, 1)
-    order = frame_centres(physics.temporal).argsort(stable=True)
-    frames, centres = frames[:, :, order], frame_centres(physics.temporal)[order]
+    centres, order = frame_centres(physics.temporal).sort(stable=True)
+    frames = frames[:, :, order]
     first, second = as_images(frames[:, :, :-1]), as_images(frames[:, :, 1:])
     forward, backward = _called(flow, first, second), _called(flow, second, first)
     shape = (len(y), len(centres) - 1, *frames.shape[3:])
