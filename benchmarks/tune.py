@@ -4,11 +4,11 @@ Grid search behind ``Schedule.embedded``: first and last step, sweeps, weight, s
 For every setting and problem, on held-out computed clips (dead leaves of a seed that no
 training saw, and the procedural clip) and on the clips that are given: PSNR of one sample
 and of the mean of eight, HaarPSI and frame-difference error of one sample, the same for
-tuned total variation and for the start, which follows the motion. Two samples tell the mean
-squared error of a mean of eight: error of the mean of infinitely many plus an eighth of the
-variance. The criterion is the mean, over the clips, of the PSNR of the mean of eight; of the
-settings within 0.02 dB of the best, the one with the highest HaarPSI of a sample. Clips that
-results are reported on have no part in it. Usage::
+tuned total variation and for the start, which follows the motion. Two samples tell the
+mean squared error of a mean of eight: error of the mean of infinitely many plus an eighth
+of the variance. The criterion is the mean, over the clips, of the PSNR of the mean of
+eight; of the settings within 0.02 dB of the best, the one with the highest HaarPSI of a
+sample. Clips that results are reported on have no part in it. Usage::
 
     python benchmarks/tune.py [PROBLEM ...] [--clips FILE ...] [--quick]
 """

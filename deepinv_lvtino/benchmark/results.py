@@ -135,7 +135,7 @@ class Results:
         r"""
         The same for outputs that are claimed already.
 
-        :param Stage stage: outputs named as in ``FILES``.
+        :param stage: outputs named as in ``FILES``.
         :param bool published: whether the published results are added, as quoted.
         """
         table, page, data, figure = map(stage.path, stage.outputs)

@@ -61,9 +61,9 @@ def prox_l2(
         \underset{u}{\arg\min} \; \frac{\gamma}{2} \|A u - y\|^2 + \frac12 \|u - z\|^2
 
     Operators with ``exact_prox`` and those that are not linear answer themselves;
-    decomposable ones have a closed form (:mod:`deepinv_lvtino.physics.decomposed`). Any
+    decomposable ones have a closed form (``deepinv_lvtino.physics.decomposed``). Any
     other linear operator is solved by conjugate gradients
-    (:func:`deepinv_lvtino.optim.damped.solve_step`) to an error below a thousandth of the
+    (``deepinv_lvtino.optim.damped``) to an error below a thousandth of the
     step :math:`u - z`, video by video. The number of iterations grows with
     :math:`\sqrt{\gamma} \|A\|`. Gradients are those of the exact solution.
 

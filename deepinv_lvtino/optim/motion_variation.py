@@ -96,7 +96,7 @@ class MotionVariation(SpaceTimeVariation):
         The same variation with the motion of a video, unless it has one.
 
         :param torch.Tensor video: shape ``(B, C, T, H, W)``.
-        :return: (:class:`MotionVariation`) variation whose :meth:`differences` are linear.
+        :return: (:class:`MotionVariation`) variation with linear differences.
         """
         if self.motion is not None:
             return self

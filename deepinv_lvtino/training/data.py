@@ -21,7 +21,7 @@ class PoolClips:
     and contrast are changed a little, so that a pool serves for many epochs.
 
     :param pools: pools, arrays of dtype uint8 and shape ``(N, 3, T, H, W)``, or
-        files of such, see :func:`deepinv_lvtino.training.pool.read_pool`.
+        files of such, see :func:`deepinv_lvtino.training.read_pool`.
     :param int num_frames: frames of a crop.
     :param int size: height and width of a crop, in pixels.
     :param int seed: seed of the crops.

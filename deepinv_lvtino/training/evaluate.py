@@ -40,7 +40,7 @@ def held_out_pool(
     :param int num_frames: frames of each clip.
     :param tuple[int, int] size: height and width.
     :param Sequence[str] hold_out: patterns, see
-        :func:`deepinv_lvtino.training.footage.find_footage`.
+        :func:`deepinv_lvtino.training.find_footage`.
     :return: (pathlib.Path) the file.
     :raises FileNotFoundError: if no clip is held out.
     :raises ValueError: if a clip is smaller or shorter.

@@ -47,7 +47,7 @@ def footage_pool(
 
     :param str, pathlib.Path path: file to write (``.mkv``); it appears when complete.
     :param str, pathlib.Path folder: footage, see
-        :func:`deepinv_lvtino.training.footage.find_footage`.
+        :func:`deepinv_lvtino.training.find_footage`.
     :param int num_clips: number of crops.
     :param int num_frames: frames of each.
     :param int size: height and width of each in pixels, even.
