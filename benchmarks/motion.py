@@ -23,8 +23,14 @@ from measure import Peak, load_clip, provenance, save, timed
 from torch import Tensor
 
 from deepinv_lvtino import LVTINO, Schedule, make_problem
-from deepinv_lvtino.flow import as_images, optical_flow
-from deepinv_lvtino.optim import ADMMTV, MotionTV, motion_start, pseudo_inverse
+from deepinv_lvtino.flow import optical_flow
+from deepinv_lvtino.optim import (
+    ADMMTV,
+    MotionTV,
+    motion_start,
+    pseudo_inverse,
+    video_motion,
+)
 
 SIZE, LARGE, QUICK = (25, 192, 320), (25, 768, 1280), (9, 48, 80)
 SAMPLES = 8
@@ -36,18 +42,13 @@ def measurement(problem: str, x: Tensor, sigma: float = 0.001):  # noqa: ANN201
     return physics(x), physics
 
 
-def true_flow(x: Tensor) -> Tensor:
-    r"""Flow of the clip that is to be restored, shape (T - 1, H, W, 2)."""
-    return optical_flow(as_images(x[:, :, :-1]), as_images(x[:, :, 1:]))
-
-
 def variation(x: Tensor) -> list[Row]:
     r"""Variation alone."""
     solvers = {
         "pseudo-inverse": lambda problem: pseudo_inverse,
         "static, tuned on the street clip": ADMMTV,
         "along the motion": lambda problem: MotionTV(),
-        "along the true flow": lambda problem: MotionTV(flow=true_flow(x)),
+        "along the true flow": lambda problem: MotionTV(flow=video_motion(x)),
     }
     rows = []
     for problem in "ABC":

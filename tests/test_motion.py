@@ -153,6 +153,8 @@ def test_a_given_flow_is_trusted_where_it_connects_what_is_alike():
     x = translating(5, 48, 64, 2)
     true = torch.tensor([-2.0, 0.0]).expand(4, 48, 64, 2)
     assert video_motion(x, true).trust[..., 4:].mean() > 0.95
+    known = Motion(true[None], torch.full((1, 4, 48, 64), 0.5))
+    assert video_motion(x, known) is known
     wild = 5 * torch.randn(4, 48, 64, 2, generator=torch.Generator().manual_seed(0))
     assert video_motion(x, wild).trust.mean() < 0.05
 
@@ -278,3 +280,7 @@ def test_the_sampler_follows_the_motion():
     )
     assert torch.equal(named(y, physics), u)
     assert STARTS["motion"](y, physics).shape == x.shape
+    pair = torch.cat([y, y.flip(-1)])
+    both = named(pair, physics, seed=[0, 1])
+    assert torch.equal(both[:1], u)
+    assert torch.equal(both[1:], named(pair[1:], physics, seed=1))

@@ -21,9 +21,6 @@ from deepinv_lvtino.optim.measured_frames import frame_centres, spatial_part
 from deepinv_lvtino.optim.starts import tv_start
 from deepinv_lvtino.physics import SeparableVideoPhysics
 
-#: A flow between images ``(B, C, H, W)``, as :func:`deepinv_lvtino.flow.optical_flow`.
-Flow = Callable[[Tensor, Tensor], Tensor]
-
 #: Distance between a pixel and where forward and backward flow bring it back to, in
 #: pixels, at which the trust has fallen to 0.6 (one standard deviation of a Gaussian).
 CONSISTENCY = 0.7
@@ -50,7 +47,14 @@ class Motion:
     trust: Tensor
 
 
-def video_motion(video: Tensor, flow: Flow | Tensor = optical_flow) -> Motion:
+#: A flow between images ``(B, C, H, W)``, as :func:`deepinv_lvtino.flow.optical_flow`.
+FlowFunction = Callable[[Tensor, Tensor], Tensor]
+
+#: What can be said of the flow: how to estimate it, it, or it and the trust in it.
+Flow = FlowFunction | Tensor | Motion
+
+
+def video_motion(video: Tensor, flow: Flow = optical_flow) -> Motion:
     r"""
     Motion of a video as it is.
 
@@ -61,12 +65,15 @@ def video_motion(video: Tensor, flow: Flow | Tensor = optical_flow) -> Motion:
     colours at least as like as standing still does.
 
     :param torch.Tensor video: shape ``(B, C, T, H, W)``, values in [0, 1].
-    :param Callable, torch.Tensor flow: ``(first, second)`` to a flow, as
-        :func:`deepinv_lvtino.flow.optical_flow`, or the forward flow itself, shape
-        ``(T - 1, H, W, 2)`` or ``(B, T - 1, H, W, 2)``.
+    :param Callable, torch.Tensor, Motion flow: ``(first, second)`` to a flow, as
+        :func:`deepinv_lvtino.flow.optical_flow`; or the forward flow itself, shape
+        ``(T - 1, H, W, 2)`` or ``(B, T - 1, H, W, 2)``; or flow and trust, which are
+        taken as they are.
     :return: (:class:`Motion`) flow and trust.
     :raises ValueError: if a flow does not fit the video, or is not finite.
     """
+    if isinstance(flow, Motion):
+        return flow
     batch, frames = len(video), video.shape[2]
     if frames == 1:
         none = video.new_zeros(batch, 0, *video.shape[3:])
@@ -85,7 +92,7 @@ def video_motion(video: Tensor, flow: Flow | Tensor = optical_flow) -> Motion:
 
 
 def measured_motion(
-    y: Tensor, physics: SeparableVideoPhysics, flow: Flow = optical_flow
+    y: Tensor, physics: SeparableVideoPhysics, flow: FlowFunction = optical_flow
 ) -> Motion:
     r"""
     Motion of a video of which fewer frames were measured.
@@ -132,7 +139,7 @@ def measured_motion(
 
 
 def start_motion(
-    y: Tensor, physics: Physics, video: Tensor, flow: Flow | Tensor = optical_flow
+    y: Tensor, physics: Physics, video: Tensor, flow: Flow = optical_flow
 ) -> Motion:
     r"""
     Motion to begin with: of the measured frames if they are fewer, else of a video.
@@ -140,7 +147,7 @@ def start_motion(
     :param torch.Tensor y: measurement.
     :param deepinv.physics.Physics physics: measurement operator.
     :param torch.Tensor video: first estimate, shape ``(B, C, T, H, W)``.
-    :param Callable, torch.Tensor flow: see :func:`video_motion`.
+    :param Callable, torch.Tensor, Motion flow: see :func:`video_motion`.
     :return: (:class:`Motion`) flow and trust between the frames of the video.
     """
     fewer = (
@@ -148,7 +155,7 @@ def start_motion(
         and physics.temporal is not None
         and 2 <= len(physics.temporal) < physics.img_size[1]
     )
-    if fewer and not isinstance(flow, Tensor):
+    if fewer and not isinstance(flow, Tensor | Motion):
         return measured_motion(y, physics, flow)
     return video_motion(video.clamp(0, 1), flow)
 
@@ -212,7 +219,7 @@ def _unlikeness(first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
     )[:, 0]
 
 
-def _called(flow: Flow, first: Tensor, second: Tensor) -> Tensor:
+def _called(flow: FlowFunction, first: Tensor, second: Tensor) -> Tensor:
     """A flow from the function, checked."""
     found = flow(first, second)
     expected = (len(first), *first.shape[2:], 2)

@@ -36,8 +36,9 @@ class MotionTV(BaseOptim):
     :param float lambda_reg: weight :math:`\lambda`, per unit of intensity.
     :param float time_weight: weight of differences along a trusted flow.
     :param float static_weight: weight of other differences in time.
-    :param Callable, torch.Tensor flow: how to estimate the flow, for instance by a
-        network, or the flow itself; see :func:`deepinv_lvtino.optim.video_motion`.
+    :param Callable, torch.Tensor, Motion flow: how to estimate the flow, for instance by a
+        network, or the flow itself, without or with the trust in it; see
+        :func:`deepinv_lvtino.optim.video_motion`.
     :param int rounds: how often the motion is estimated.
     :param int max_iter: iterations of each round.
     :param deepinv.optim.DataFidelity data_fidelity: data fidelity; by default the Gaussian
@@ -68,7 +69,7 @@ class MotionTV(BaseOptim):
         time_weight: float = 3.0,
         static_weight: float = 1.0,
         *,
-        flow: Flow | Tensor = optical_flow,
+        flow: Flow = optical_flow,
         rounds: int = 3,
         max_iter: int = 30,
         data_fidelity: DataFidelity | None = None,

@@ -71,7 +71,7 @@ class MotionVariation(SpaceTimeVariation):
         time_weight: float = 3.0,
         static_weight: float = 1.0,
         *,
-        flow: Flow | Tensor = optical_flow,
+        flow: Flow = optical_flow,
     ) -> None:
         check_positive("time_weight", time_weight)
         check_positive("static_weight", static_weight)
@@ -101,6 +101,18 @@ class MotionVariation(SpaceTimeVariation):
         if self.motion is not None:
             return self
         return self.with_motion(video_motion(video.clamp(0, 1), self.flow))
+
+    def of_element(self, i: int) -> MotionVariation:
+        r"""
+        The variation along the motion of one video of a batch.
+
+        :param int i: which one.
+        :return: (:class:`MotionVariation`) the variation.
+        """
+        if self.motion is None or len(self.motion.trust) == 1:
+            return self
+        one = slice(i, i + 1)
+        return self.with_motion(Motion(self.motion.flow[one], self.motion.trust[one]))
 
     def with_motion(self, motion: Motion) -> MotionVariation:
         r"""

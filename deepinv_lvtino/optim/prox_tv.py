@@ -277,7 +277,8 @@ def _videos(
         one = slice(i, i + 1)
         y = None if problem.y is None else problem.y[one]
         warm = None if dual is None else dual[one]
-        yield replace(problem, z=problem.z[one], y=y), warm
+        variation = problem.variation.of_element(i)
+        yield replace(problem, z=problem.z[one], y=y, variation=variation), warm
 
 
 def _joined(found: list[TVResult]) -> TVResult:

@@ -75,6 +75,15 @@ class Variation(Prior, ABC):
         """
         return self
 
+    def of_element(self, i: int) -> Variation:
+        r"""
+        The variation to be used on one video of a batch.
+
+        :param int i: which one.
+        :return: (:class:`Variation`) the variation; this one unless it differs by video.
+        """
+        return self
+
     def fn(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         r"""
         Total variation of every video of a batch.

@@ -25,7 +25,6 @@ from matplotlib.colors import hsv_to_rgb
 
 from deepinv_lvtino import make_problem
 from deepinv_lvtino.datasets import procedural_clip
-from deepinv_lvtino.flow import as_images, optical_flow
 from deepinv_lvtino.metrics import FrameMetric, TemporalDifferenceError
 from deepinv_lvtino.optim import ADMMTV, MotionTV, measured_motion, video_motion
 from deepinv_lvtino.plotting import plot_time_slices
@@ -52,7 +51,7 @@ y = physics(x)
 # is shown beside them. Colour says where a pixel goes, strength how far.
 
 static = ADMMTV("A")(y, physics)
-true = optical_flow(as_images(x[:, :, :-1]), as_images(x[:, :, 1:]))[None]
+true = video_motion(x).flow
 motions = {
     "of the static estimate": video_motion(static.clamp(0, 1)),
     "of the measured frames": measured_motion(y, physics),
@@ -91,7 +90,7 @@ plt.show()
 # has, one sees what a better estimate could still gain.
 
 moving = MotionTV()(y, physics)
-ceiling = MotionTV(flow=true)(y, physics)
+ceiling = MotionTV(flow=video_motion(x))(y, physics)
 
 psnr, difference = FrameMetric(PSNR()), TemporalDifferenceError()
 results = {"static": static, "moving": moving, "with the true flow": ceiling}
