@@ -37,8 +37,8 @@ DEFAULT_NUM_STEPS = 5
 #: Of :meth:`Schedule.embedded`: first and last step, number of sweeps, weight of the video
 #: prior.
 EMBEDDED_SETTINGS = {
-    "A": (0.0056, 0.00035, 3, 0.9),
-    "B": (0.022, 0.00035, 4, 0.9),
+    "A": (0.0014, 0.00035, 2, 0.9),
+    "B": (0.0056, 0.00035, 3, 0.9),
     "C": (0.022, 0.00035, 4, 0.9),
     "sr4": (0.0056, 0.00035, 3, 0.9),
     "sr4-temporal": (0.0056, 0.00035, 3, 0.9),
@@ -300,8 +300,9 @@ class Schedule:
         Calibrated schedule for the embedded models, with one setting per problem.
 
         The settings (``EMBEDDED_SETTINGS``: first and last step, number of sweeps, weight
-        of the video prior) are the best of a grid on computed clips with the problems'
-        noise of 0.001 (``benchmarks/tune.py``). They start from total variation along the
+        of the video prior) are the best of a grid on computed clips, those of A, B and C
+        on footage too, with the problems' noise of 0.001 (``benchmarks/tune.py``, which
+        says by what criterion). They start from total variation along the
         motion, ``init="motion"``: the steps are too small to forget a worse start.
         What has no setting of its own, or more noise, is better served by
         ``EMBEDDED_DEFAULT``, the schedule without a name.
@@ -321,7 +322,7 @@ class Schedule:
 
             >>> from deepinv_lvtino import Schedule
             >>> Schedule.embedded("A").num_steps
-            3
+            2
         """
         found = PROBLEMS.get(problem) if isinstance(problem, str) else None
         if problem is not None and (found is None or not found.linear):
