@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from embedded_models import Row, scores
-from measure import Peak, load_clip, provenance, save, timed
+from embedded_models import Row, scores, write_csv
+from measure import RESULTS, Peak, load_clip, provenance, save, timed
 from torch import Tensor
 
 from deepinv_lvtino import LVTINO, Schedule, make_problem
@@ -100,7 +100,7 @@ def sampler(x: Tensor) -> list[Row]:
                     {
                         "problem": problem,
                         "result": name,
-                        "tv": tv,
+                        "tv": tv or "none",
                         **scores(video, x),
                         "seconds": seconds,  # of one sample, with its start
                     }
@@ -177,8 +177,10 @@ def main() -> None:
             size = QUICK if arguments.quick else LARGE if part == "cost" else SIZE
             rows = PARTS[part](load_clip(clip, size))
             if not arguments.quick:
+                file = f"motion-{part}-{name}-cpu"
+                write_csv(rows, RESULTS / f"{file}.csv")
                 save(
-                    f"motion-{part}-{name}-cpu",
+                    file,
                     {
                         "benchmark": f"{part} along the motion, clip {name}",
                         **provenance(torch.device("cpu")),

@@ -108,6 +108,8 @@ def check_number(
         limits = (
             "finite"
             if (least, most) == (-math.inf, math.inf)
+            else "0 or positive, and finite"
+            if (least, most) == (0, math.inf)
             else f"finite and at least {least:g}"
             if most == math.inf
             else f"finite and at most {most:g}"

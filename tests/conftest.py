@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import matplotlib
@@ -22,3 +23,21 @@ def _fixed_randomness() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_default_dtype(dtype)
+
+
+@pytest.fixture
+def usual_signals() -> Iterator[None]:
+    """Stops act as in a terminal, also if the tests run in the background (``nohup``)."""
+    usual = {
+        "SIGINT": signal.default_int_handler,
+        "SIGTERM": signal.SIG_DFL,
+        "SIGHUP": signal.SIG_DFL,
+    }
+    before = {
+        getattr(signal, name): signal.signal(getattr(signal, name), handler)
+        for name, handler in usual.items()
+        if hasattr(signal, name)
+    }
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)

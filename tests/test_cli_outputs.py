@@ -22,6 +22,8 @@ from deepinv_lvtino.cli import _commands, _models, _outputs, _solve, main
 from deepinv_lvtino.datasets import procedural_clip, read_video, write_video
 from test_cli import fails, names, report_of, run
 
+pytestmark = pytest.mark.usefixtures("usual_signals")
+
 HEIGHT, WIDTH, FRAMES = 32, 48, 5
 FAST = ("--steps", "1", "--device", "cpu")
 SIMULATE = ("--simulate", *FAST)

@@ -16,6 +16,8 @@ from deepinv_lvtino import _staging
 from deepinv_lvtino._signals import Interrupted, held_stops, stops_as_exceptions
 from deepinv_lvtino._staging import PREFIX, Stage
 
+pytestmark = pytest.mark.usefixtures("usual_signals")
+
 NAMES = ("a.mp4", "frames", "a.json")
 
 

@@ -41,6 +41,11 @@ class ConsistencyModel(nn.Module):
     .. footbibliography::
     """
 
+    #: Whether :meth:`sae` passes a batch video by video, so that each comes out as it
+    #: would alone, to the last bit. A network that visits the device to be used takes the
+    #: batch as a whole, and rounds a little differently.
+    one_by_one = False
+
     def __init__(
         self,
         schedule: NoiseSchedule,
@@ -123,7 +128,7 @@ class ConsistencyModel(nn.Module):
         .. footbibliography::
         """
         check_video("x", x)
-        latent = each(self.encode, self.pad(x))
+        latent = self._each(self.encode, self.pad(x))
         like = latent[:, :, :1] if self.shared_noise else latent
         if noise is None:
             noise = torch.randn(
@@ -141,9 +146,12 @@ class ConsistencyModel(nn.Module):
         noisy = self.schedule.alpha(t) * latent + self.schedule.sigma(t) * noise.to(
             latent
         )
-        clean = each(lambda part: self.decode(self.denoise(part, t)), noisy)
+        clean = self._each(lambda part: self.decode(self.denoise(part, t)), noisy)
         frames, height, width = x.shape[2:]
         return clean[:, :, :frames, :height, :width].to(x.dtype)
+
+    def _each(self, function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+        return each(function, batch) if self.one_by_one else function(batch)
 
     def pad(self, x: Tensor) -> Tensor:
         r"""

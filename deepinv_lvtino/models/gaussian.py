@@ -175,9 +175,7 @@ class PowerSpectrum:
     def __post_init__(self) -> None:
         for name in ("power", "slope", "corner", "speed", "chroma"):
             check_positive(name, getattr(self, name))
-        if check_number("floor", self.floor) < 0:
-            msg = f"`floor` must be 0 or positive; got {self.floor}."
-            raise ValueError(msg)
+        check_number("floor", self.floor, least=0)
 
     def variances(
         self, frames: int | None, height: int, width: int, device: torch.device
@@ -248,6 +246,8 @@ class SpectralGaussianModel(ConsistencyModel):
         >>> model.sae(torch.rand(1, 3, 5, 17, 22), t=300.0).shape
         torch.Size([1, 3, 5, 17, 22])
     """
+
+    one_by_one = True
 
     def __init__(
         self,

@@ -319,6 +319,8 @@ class TinyConsistencyModel(ConsistencyModel):
         torch.Size([1, 3, 5, 20, 30])
     """
 
+    one_by_one = True
+
     def __init__(
         self,
         network: TinyNetwork,

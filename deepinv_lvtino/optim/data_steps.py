@@ -248,9 +248,7 @@ class ConjugateGradientStep(DataStep):
     def __post_init__(self) -> None:
         _check_num_steps(self.num_steps)
         check_positive("tol", self.tol)
-        if check_number("epsilon", self.epsilon) < 0:
-            msg = f"`epsilon` must be 0 or positive, and finite; got {self.epsilon}."
-            raise ValueError(msg)
+        check_number("epsilon", self.epsilon, least=0)
 
     def __call__(
         self, z: Tensor, y: Tensor, physics: Physics, data_fidelity: DataFidelity

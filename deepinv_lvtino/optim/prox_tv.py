@@ -228,9 +228,7 @@ def solve_l2_tv(
     check_video("z", z)
     variation = as_variation("kind", kind).at(z)
     for name, value in (("gamma", gamma), ("lam", lam)):
-        if check_number(name, value) < 0:
-            msg = f"`{name}` must be 0 or positive, and finite; got {value}."
-            raise ValueError(msg)
+        check_number(name, value, least=0)
     check_positive("tol", tol)
     max_iter = check_integer("max_iter", max_iter, 1)
     if gamma > 0 and (y is None or physics is None):

@@ -170,9 +170,7 @@ class SpaceTimeVariation(Variation):
     def __init__(self, time_weight: float = 1.0, smoothing: float = 0.0) -> None:
         super().__init__()
         check_positive("time_weight", time_weight)
-        if check_number("smoothing", smoothing) < 0:
-            msg = f"`smoothing` must be 0 or positive; got {smoothing}."
-            raise ValueError(msg)
+        check_number("smoothing", smoothing, least=0)
         self.weights = (time_weight, 1.0, 1.0)
         self.smoothing = smoothing
         self.sqnorm = 4 * sum(weight**2 for weight in self.weights)

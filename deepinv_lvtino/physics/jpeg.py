@@ -82,10 +82,7 @@ class JPEGCompression(Physics):
         if not 1 <= quality <= 100:
             msg = f"`quality` must be an integer from 1 to 100; got {quality}."
             raise ValueError(msg)
-        check_number("sigma", sigma)
-        if sigma < 0:
-            msg = f"`sigma` must be 0 or positive, and finite; got {sigma}."
-            raise ValueError(msg)
+        check_number("sigma", sigma, least=0)
         super().__init__(
             noise_model=GaussianNoise(sigma, rng=rng) if sigma > 0 else ZeroNoise()
         )

@@ -311,10 +311,7 @@ def make_problem(
         raise ValueError(msg)
     problem = PROBLEMS[name]
     sigma = problem.sigma if sigma is None else sigma
-    sigma = check_number("sigma", sigma)
-    if sigma < 0:
-        msg = f"`sigma` must be 0 or positive; got {sigma}."
-        raise ValueError(msg)
+    sigma = check_number("sigma", sigma, least=0)
     mask_seed = check_seed("mask_seed", mask_seed)
     check_choice("alignment", alignment, ALIGNMENTS)
     size = check_img_size(img_size)
