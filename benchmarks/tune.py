@@ -7,7 +7,7 @@ and of the mean of eight, HaarPSI and frame-difference error of one sample, the 
 tuned total variation and for the start, which follows the motion. Two samples tell the
 mean squared error of a mean of eight: error of the mean of infinitely many plus an eighth
 of the variance. The criterion is the mean, over the clips, of the PSNR of the mean of
-eight; of the settings within 0.02 dB of the best, the one with the highest HaarPSI of a
+eight; of the settings within 0.02 dB of the best, the one with the highest PSNR of a
 sample. Clips that results are reported on have no part in it. Usage::
 
     python benchmarks/tune.py [PROBLEM ...] [--clips FILE ...] [--quick]
