@@ -142,6 +142,7 @@ class TestSimulate:
         assert run("restore", clean, "-o", output, "--simulate", *FAST) == 0
         report = report_of(tmp_path / "out.json")
         x = read_video(clean).frames[None]
+        assert (report["noise_seed"] - report["seed"]) % 2**32 != 0
         rng = torch.Generator().manual_seed(report["noise_seed"])
         physics = make_problem("A", x.shape[1:], report["sigma"], rng=rng)
         estimate = physics.A_dagger(physics(x)).clamp(0, 1)

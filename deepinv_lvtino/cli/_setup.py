@@ -21,8 +21,9 @@ from deepinv_lvtino.physics.problems import Problem, VideoPhysics
 # Values lie in [0, 1]: beyond this nothing of a video is left.
 _LARGEST_SIGMA = 10.0
 
-# Measurement noise and sampler must not draw the same numbers.
-_NOISE_SEED_OFFSET = 2**32
+# Measurement noise and sampler must not draw the same numbers: PyTorch's generator on the
+# CPU looks at the lower 32 bits of a seed, of which this flips the highest.
+_NOISE_SEED_OFFSET = 2**31
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch import Tensor
 from deepinv_lvtino.datasets._colour import frame_to_rgb
 from deepinv_lvtino.datasets._encode import encode_file
 from deepinv_lvtino.datasets._images import list_frames, read_image
+from deepinv_lvtino.datasets._names import as_file, only_this_file
 from deepinv_lvtino.datasets.dead_leaves import dead_leaves_clip
 from deepinv_lvtino.datasets.video import read_video
 from deepinv_lvtino.training.camera import moving_photograph
@@ -172,7 +173,7 @@ def _extent(path: Path) -> tuple[int, int]:
         return len(images), 4 * read_image(images[0]).size
     import av
 
-    with av.open(str(path.absolute())) as container:
+    with av.open(as_file(path), **only_this_file()) as container:
         if not container.streams.video:
             return 0, 1  # reading it says what is wrong
         stream = container.streams.video[0]
@@ -237,7 +238,7 @@ def read_pool(path: str | Path) -> np.ndarray:
 
     images: list[np.ndarray] = []
     starts: list[int] = []
-    with av.open(str(path)) as container:
+    with av.open(as_file(path), **only_this_file()) as container:
         container.streams.video[0].thread_type = "AUTO"
         for frame in container.decode(video=0):
             if frame.key_frame:
