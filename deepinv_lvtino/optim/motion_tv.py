@@ -106,7 +106,7 @@ class MotionTVIteration(OptimIterator):
 
     .. math::
 
-        p &\leftarrow \Pi_{|p| \le \lambda} (p + \sigma K \bar{x}) \\
+        p &\leftarrow \operatorname{proj}_{|p| \le \lambda} (p + \sigma K \bar{x}) \\
         x^+ &\leftarrow \operatorname{prox}_{\tau f} (x - \tau K^{\top} p) \\
         \bar{x} &\leftarrow 2 x^+ - x, \qquad x \leftarrow x^+
 

@@ -221,7 +221,11 @@ class SpaceTimeVariation(Variation):
 
     def ascend_(self, p: Tensor, u: Tensor, step: float, bound: float) -> Tensor:
         r"""
-        Dual step in place: :math:`p \leftarrow \Pi_{|p| \le \lambda}(p + \sigma K u)`.
+        Dual step in place.
+
+        .. math::
+
+            p \leftarrow \operatorname{proj}_{|p| \le \lambda} (p + \sigma K u)
 
         :param torch.Tensor p: dual variable, overwritten.
         :param torch.Tensor u: video.
