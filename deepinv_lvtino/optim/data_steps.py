@@ -183,7 +183,7 @@ class VariationStep(DataStep):
             physics,
             self.stepsize * data_weight(data_fidelity, physics),
             self.stepsize * self.weight,
-            self.variation.at(z),
+            self.variation,
             dual=state,
             **self.options,
         )
