@@ -18,7 +18,7 @@ from deepinv_lvtino.models import (
     tiny_image,
     tiny_video,
 )
-from deepinv_lvtino.models.tiny import precondition
+from deepinv_lvtino.models.tiny import _TemporalConvolution, precondition
 
 SMALL = TinyConfig(channels=(8, 16), blocks=(1, 1), embedding=8)
 SMALL_IMAGE = TinyConfig(channels=(8, 16), blocks=(1, 1), embedding=8, temporal=False)
@@ -213,3 +213,14 @@ def test_repeated_autoencoding_keeps_brightness_and_contrast(make):
         u = model.sae(u, time, generator=rng)
     assert float(u.mean()) == pytest.approx(float(x.mean()), abs=0.02)
     assert 0.8 < float(u.std() / x.std()) < 1.3
+
+
+def test_temporal_convolution_is_the_three_dimensional_one():
+    torch.manual_seed(0)
+    layer = _TemporalConvolution(6, 10)
+    x = torch.randn(2 * 5, 6, 4, 3)
+    kernel = layer.weight.view(10, 3, 6).movedim(-1, 1)[..., None, None]
+    clip = x.unflatten(0, (2, 5)).transpose(1, 2)
+    expected = torch.nn.functional.conv3d(clip, kernel, layer.bias, padding=(1, 0, 0))
+    found = layer(x, num_frames=5).unflatten(0, (2, 5)).transpose(1, 2)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -107,11 +106,11 @@ class _Convolution(nn.Module):
         self,
         inputs: int,
         outputs: int,
-        kernel: Sequence[int] = (3, 3),
+        kernel: tuple[int, int] = (3, 3),
         gain: float = 1.0,
     ) -> None:
         super().__init__()
-        self.kernel = tuple(kernel)
+        self.kernel = kernel
         fan_in = inputs * math.prod(self.kernel)
         self.weight = nn.Parameter(torch.randn(outputs, fan_in) * gain / fan_in**0.5)
         self.bias = nn.Parameter(torch.zeros(outputs))
@@ -121,10 +120,23 @@ class _Convolution(nn.Module):
         # rows hold (kernel, inputs), inputs last: the channels-last memory format
         weight = self.weight.unflatten(1, (*self.kernel, -1)).movedim(-1, 1)
         padding = [size // 2 for size in self.kernel]
-        convolve = F.conv2d if len(self.kernel) == 2 else F.conv3d
-        return convolve(
-            x, weight.reshape(outputs, -1, *self.kernel), self.bias, 1, padding
-        )
+        kernel = weight.reshape(outputs, -1, *self.kernel)
+        return F.conv2d(x, kernel, self.bias, 1, padding)
+
+
+class _TemporalConvolution(_Convolution):
+    """Convolution along time of frames that are folded into the batch."""
+
+    def __init__(self, inputs: int, outputs: int, gain: float = 1.0) -> None:
+        super().__init__(inputs, outputs, (3, 1), gain)
+
+    def forward(self, x: Tensor, num_frames: int) -> Tensor:  # type: ignore[override]
+        # a picture whose rows are the frames and whose columns are their pixels: the same
+        # numbers as a 3-D convolution, several times faster, and channels stay last
+        height, width = x.shape[-2:]
+        rows = x.permute(0, 2, 3, 1).reshape(-1, num_frames, height * width, x.shape[1])
+        mixed = super().forward(rows.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return mixed.reshape(-1, height, width, mixed.shape[-1]).permute(0, 3, 1, 2)
 
 
 class _Block(nn.Module):
@@ -138,7 +150,7 @@ class _Block(nn.Module):
         nn.init.zeros_(self.modulation.bias)
         self.first = _Convolution(channels, channels)
         self.temporal = (
-            _Convolution(channels, channels, (3, 1, 1), gain=0.0) if temporal else None
+            _TemporalConvolution(channels, channels, gain=0.0) if temporal else None
         )
         self.second = _Convolution(channels, channels, gain=0.0)
 
@@ -147,9 +159,7 @@ class _Block(nn.Module):
         hidden = _normalise(self.norm, x) * (1 + scale) + shift
         hidden = F.silu(self.first(F.silu(hidden)))
         if self.temporal is not None:
-            clip = hidden.unflatten(0, (-1, num_frames)).transpose(1, 2)
-            mixed = self.temporal(clip).transpose(1, 2).flatten(0, 1)
-            hidden = hidden + F.silu(mixed)
+            hidden = hidden + F.silu(self.temporal(hidden, num_frames))
         return x + self.second(hidden)
 
 
