@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from deepinv_lvtino.training import (
     denoising_loss,
     multiscale,
 )
-from deepinv_lvtino.training.__main__ import main, start_from
+from deepinv_lvtino.training.__main__ import main
 from deepinv_lvtino.training.losses import NUM_STEPS, draw_sigma, flow_step
+from deepinv_lvtino.training.start import start_from
 from test_tiny import SMALL, SMALL_IMAGE, random_network
 
 
@@ -188,6 +190,20 @@ def test_video_network_starts_as_the_image_network(rng):
     torch.testing.assert_close(
         video(latent, level, flag), image(latent, level, flag), rtol=1e-4, atol=1e-5
     )
+
+
+def test_larger_network_begins_as_the_smaller(rng):
+    small = random_network(SMALL)
+    sizes = replace(SMALL, channels=(*SMALL.channels, 24), blocks=(*SMALL.blocks, 2))
+    large = TinyNetwork(sizes)
+    start_from(large, small)
+    latent = torch.randn(2, 12, 5, 8, 16, generator=rng)
+    level, flag = torch.tensor([0.1, -1.0]), torch.zeros(2)
+    found = large(latent, level, flag)
+    torch.testing.assert_close(found, small(latent, level, flag))
+    # and what is new can be trained
+    found.square().mean().backward()
+    assert large.up[len(SMALL.channels) - 1].weight.grad.abs().max() > 0
 
 
 def test_start_of_other_sizes_is_refused():

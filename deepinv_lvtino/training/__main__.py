@@ -26,6 +26,7 @@ from deepinv_lvtino.training.footage import find_footage
 from deepinv_lvtino.training.loop import Trainer, TrainingOptions, read_checkpoint
 from deepinv_lvtino.training.pool import footage_pool
 from deepinv_lvtino.training.run import Run, train
+from deepinv_lvtino.training.start import start_from
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -135,8 +136,14 @@ def _add_train(commands: Any) -> None:
         help="weights to start from (.safetensors), 'random', or by default the "
         "package's own",
     )
-    train.add_argument("--channels", type=int, nargs="+", default=[48, 112, 160])
-    train.add_argument("--blocks", type=int, nargs="+", default=[1, 2, 3])
+    train.add_argument(
+        "--channels",
+        type=int,
+        nargs="+",
+        help="at each resolution; by default those of the weights to start from, which "
+        "may be followed by coarser ones",
+    )
+    train.add_argument("--blocks", type=int, nargs="+", help="the same of the blocks")
     train.add_argument(
         "--folder", type=Path, help="checkpoints; .training/KIND by default"
     )
@@ -204,18 +211,28 @@ def _train_all(options: argparse.Namespace) -> None:
 def _initial(options: argparse.Namespace) -> TinyNetwork:
     video = options.kind == "video"
     if options.init == "random":
+        sizes = TinyConfig()
         return TinyNetwork(
-            TinyConfig(tuple(options.channels), tuple(options.blocks), temporal=video)
+            TinyConfig(
+                tuple(options.channels or sizes.channels),
+                tuple(options.blocks or sizes.blocks),
+                temporal=video,
+            )
         )
     if options.init is None:
         model = tiny_video() if video else tiny_image()
     else:
         model = load_tiny(options.init)
-    if video and not model.network.config.temporal:
-        network = TinyNetwork(replace(model.network.config, temporal=True))
-        start_from(network, model.network)
-    else:
-        network = model.network
+    sizes = model.network.config
+    network = TinyNetwork(
+        replace(
+            sizes,
+            channels=tuple(options.channels or sizes.channels),
+            blocks=tuple(options.blocks or sizes.blocks),
+            temporal=video,
+        )
+    )
+    start_from(network, model.network)
     return network.train().requires_grad_(True)
 
 
@@ -279,6 +296,7 @@ def _train(options: argparse.Namespace) -> None:
             num_frames=options.frames if video else 1,
             size=options.size,
             seed=options.seed,
+            device=options.device,
         ),
         options.folder,
         TrainingOptions(
@@ -295,33 +313,6 @@ def _train(options: argparse.Namespace) -> None:
         teacher,
     )
     trainer.run()
-
-
-def start_from(network: TinyNetwork, source: TinyNetwork) -> None:
-    r"""
-    Copy weights; a video network may take those of an image network.
-
-    Its temporal convolutions, which are zero at first, then keep their start: the video
-    network begins as the image network on every frame.
-
-    :param TinyNetwork network: the network that receives them.
-    :param TinyNetwork source: the network that gives them.
-    :raises ValueError: if the sizes differ.
-    """
-    if (network.config.channels, network.config.blocks, network.config.embedding) != (
-        source.config.channels,
-        source.config.blocks,
-        source.config.embedding,
-    ):
-        msg = (
-            "`source` must have the sizes of `network`; got "
-            f"{source.config} for {network.config}."
-        )
-        raise ValueError(msg)
-    missing, unexpected = network.load_state_dict(source.state_dict(), strict=False)
-    if unexpected or any(".temporal." not in name for name in missing):
-        msg = f"`source` does not fit: missing {missing}, unexpected {unexpected}."
-        raise ValueError(msg)
 
 
 def _export(options: argparse.Namespace) -> None:

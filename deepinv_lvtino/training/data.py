@@ -25,6 +25,8 @@ class PoolClips:
     :param int num_frames: frames of a crop.
     :param int size: height and width of a crop, in pixels.
     :param int seed: seed of the crops.
+    :param str, torch.device device: where the pools are kept and the crops are cut; on
+        a GPU they need one byte for each value of the pools.
     :raises ValueError: if a pool has another dtype or shape, or is smaller than a crop, or
         a file is no array.
     """
@@ -35,6 +37,7 @@ class PoolClips:
         num_frames: int,
         size: int,
         seed: int = 0,
+        device: str | torch.device = "cpu",
     ) -> None:
         num_frames, size = check_counts(num_frames=num_frames, size=size)
         seed = check_seed("seed", seed)
@@ -44,10 +47,10 @@ class PoolClips:
                 f"{type(pools).__name__}. Put it in a list."
             )
             raise TypeError(msg)
-        self.pools = [
+        arrays = [
             pool if isinstance(pool, np.ndarray) else read_pool(pool) for pool in pools
         ]
-        for pool in self.pools:
+        for pool in arrays:
             smallest = (num_frames, size, size)
             if (
                 pool.dtype != np.uint8
@@ -61,9 +64,10 @@ class PoolClips:
                     f"{pool.shape}."
                 )
                 raise ValueError(msg)
-        if not self.pools:
+        if not arrays:
             msg = "`pools` must name at least one pool; got none."
             raise ValueError(msg)
+        self.pools = [torch.from_numpy(pool).to(device) for pool in arrays]
         self.num_frames = num_frames
         self.size = size
         self.rng = np.random.default_rng(seed)
@@ -83,14 +87,20 @@ class PoolClips:
         :param int batch_size: number of clips.
         :return: (:class:`torch.Tensor`) clips on [-1, 1], shape ``(B, 3, T, H, W)``.
         """
-        clips = np.stack([self._crop() for _ in range(batch_size)])
-        values = torch.from_numpy(clips).float() / 127.5 - 1
-        gain = torch.from_numpy(self.rng.uniform(0.8, 1.1, batch_size)).float()
-        lift = torch.from_numpy(self.rng.uniform(-0.1, 0.1, batch_size)).float()
+        clips = torch.stack([self._crop() for _ in range(batch_size)])
+        values = clips.float().div_(127.5).sub_(1)
         shape = (-1, 1, 1, 1, 1)
-        return (values * gain.view(shape) + lift.view(shape)).clamp(-1, 1)
+        gain, lift = (
+            torch.tensor(
+                self.rng.uniform(low, high, batch_size),
+                dtype=torch.float32,
+                device=values.device,
+            ).view(shape)
+            for low, high in ((0.8, 1.1), (-0.1, 0.1))
+        )
+        return values.mul_(gain).add_(lift).clamp_(-1, 1)
 
-    def _crop(self) -> np.ndarray:
+    def _crop(self) -> Tensor:
         index = int(self.rng.integers(len(self)))
         which = int(np.searchsorted(self._ends, index, side="right"))
         pool = self.pools[which]
@@ -101,10 +111,6 @@ class PoolClips:
         j = int(self.rng.integers(width - self.size + 1))
         clip = pool[index - first]
         clip = clip[:, t : t + self.num_frames, i : i + self.size, j : j + self.size]
-        if self.rng.random() < 0.5:
-            clip = clip[..., ::-1]
-        if self.rng.random() < 0.5:
-            clip = clip[:, ::-1]
-        if self.rng.random() < 0.2:
-            clip = clip.swapaxes(-1, -2)
-        return np.ascontiguousarray(clip)
+        mirrored = [axis for axis in (-1, 1) if self.rng.random() < 0.5]
+        clip = clip.flip(mirrored)
+        return clip.mT if self.rng.random() < 0.2 else clip

@@ -208,6 +208,7 @@ class Trainer:
         dtype = fast_dtype(self.device)
         half = dtype != torch.float32
         batches = self._batches()
+        torch.backends.cudnn.benchmark = True  # all batches have one shape
         while self.progress < 1:
             latent = self._encode(next(batches).to(self.device))
             with torch.autocast(

@@ -262,7 +262,7 @@ def read_pool(path: str | Path) -> np.ndarray:
 def _mapped(path: Path) -> np.ndarray:
     """A pool on the disk."""
     try:
-        pool = np.load(path, mmap_mode="r")  # never pickled objects
+        pool = np.load(path, mmap_mode="c")  # never pickled objects
     except (EOFError, ValueError) as error:
         pool = None
         reason: Exception | None = error

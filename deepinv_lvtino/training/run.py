@@ -110,6 +110,7 @@ def train(network: TinyNetwork, run: Run) -> Path | None:
                 num_frames=num_frames if network.config.temporal else 1,
                 size=size,
                 seed=options.seed,
+                device=next(network.parameters()).device,
             ),
             run.folder / options.stage,
             options,
