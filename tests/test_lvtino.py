@@ -602,6 +602,15 @@ def test_data_step_without_a_closed_form_is_solved():
         prox_l2(generic, z, y, 1e12, max_iter=100)
 
 
+def test_the_marker_of_a_device_alone_is_no_device(problem):
+    """DeepInverse leaves it on the CPU in an operator whose parts are on a GPU."""
+    _, y, physics = problem
+    marked = copy.deepcopy(physics)
+    marked._device_holder = marked._device_holder.to("meta")
+    solver = LVTINO(schedule=Schedule.calibrated(0.01, 0.5, 1), seed=0)
+    assert torch.equal(solver(y, marked), solver(y, physics))
+
+
 @pytest.mark.filterwarnings("ignore:Warning. least_squares_implicit_backward")
 def test_more_wrong_input(problem):
     x, y, physics = problem

@@ -493,7 +493,14 @@ def _tensors(module: torch.nn.Module | None) -> list[Tensor]:
     if module is None or getattr(module, "follows_device", False):
         return []
     parts = module.physics_list if isinstance(module, StackedPhysics) else [module]
-    return [t for part in parts for t in (*part.parameters(), *part.buffers())]
+    # DeepInverse's marker of a device is on the CPU where no device was named, also
+    # in an operator whose parts are all elsewhere
+    return [
+        tensor
+        for part in parts
+        for name, tensor in (*part.named_parameters(), *part.named_buffers())
+        if name.rpartition(".")[2] != "_device_holder"
+    ]
 
 
 def _weighted(
