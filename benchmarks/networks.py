@@ -2,6 +2,7 @@ r"""The published networks with random weights: their sizes, and nothing to down
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -68,12 +69,16 @@ TINY = {
 
 
 def config(name: str, tiny: bool) -> dict[str, Any]:
-    return TINY[name] if tiny else getattr(full, name)
+    r"""Sizes of a network, as a checkpoint's file has them."""
+    sizes = TINY[name] if tiny else getattr(full, name)
+    return dict(json.loads(json.dumps(sizes)))
 
 
 def randomise(network: nn.Module, dtype: torch.dtype, seed: int) -> nn.Module:
     r"""Random weights of a size that keeps signals alive, loaded as a checkpoint is."""
-    generator = torch.Generator().manual_seed(seed)
+    # drawn on a GPU where there is one: billions of them take minutes on a CPU
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = torch.Generator(device).manual_seed(seed)
     weights = {}
     for name, parameter in network.state_dict().items():
         if parameter.device.type != "meta":
@@ -82,8 +87,10 @@ def randomise(network: nn.Module, dtype: torch.dtype, seed: int) -> nn.Module:
             value = torch.ones if name.endswith("weight") else torch.zeros
             weights[name] = value(parameter.shape, dtype=dtype)
         else:
-            noise = torch.randn(parameter.shape, generator=generator, dtype=dtype)
-            weights[name] = noise.mul_(parameter[0].numel() ** -0.5)
+            noise = torch.randn(
+                parameter.shape, generator=generator, dtype=dtype, device=device
+            )
+            weights[name] = noise.mul_(parameter[0].numel() ** -0.5).cpu()
     return fill(network, weights, source="random weights", dtype=dtype)
 
 
