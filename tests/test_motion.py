@@ -18,10 +18,12 @@ from deepinv_lvtino.optim import (
     MotionVariation,
     SpaceTimeVariation,
     measured_motion,
+    motion_tv,
     prox_l2_tv,
     tv_start,
     video_motion,
 )
+from deepinv_lvtino.optim import motion as motion_module
 from helpers import dense, psnr, rand, randn, translating
 from test_prox_tv import objective, oracle, setting
 
@@ -245,6 +247,22 @@ def test_it_loses_nothing_where_there_is_nothing_to_follow():
         assert gain(x) > -0.05
     wild = 5 * torch.randn(12, 48, 64, 2, generator=torch.Generator().manual_seed(0))
     assert gain(translating(13, 48, 64, 1), flow=wild) > -0.2
+
+
+@pytest.mark.parametrize("problem", ["A", "B"])
+def test_large_videos_are_worked_on_in_parts(problem, monkeypatch):
+    x = translating(9, 24, 32, speed=2)
+    x = torch.cat([x, x.flip(-1)])
+    physics = make_problem(problem, tuple(x.shape[1:]))
+    y = physics(x)
+    motion, found = video_motion(x), MotionTV(rounds=2, max_iter=3)(y, physics)
+    for module in (motion_module, motion_tv):
+        monkeypatch.setattr(module, "LARGE", 1)
+    parts = video_motion(x)
+    assert torch.equal(parts.flow, motion.flow)
+    torch.testing.assert_close(parts.trust, motion.trust)
+    by_channel = MotionTV(rounds=2, max_iter=3)(y, physics)
+    torch.testing.assert_close(by_channel, found, rtol=1e-4, atol=1e-5)
 
 
 def test_one_frame_has_no_motion():

@@ -19,6 +19,7 @@ from torch.nn.functional import avg_pool2d
 from deepinv_lvtino.flow import as_images, inside, optical_flow, warp
 from deepinv_lvtino.optim.measured_frames import frame_centres, spatial_part
 from deepinv_lvtino.optim.starts import tv_start
+from deepinv_lvtino.optim.variation import LARGE
 from deepinv_lvtino.physics import SeparableVideoPhysics
 
 #: Distance between a pixel and where forward and backward flow bring it back to, in
@@ -78,17 +79,39 @@ def video_motion(video: Tensor, flow: Flow = optical_flow) -> Motion:
     if frames == 1:
         none = video.new_zeros(batch, 0, *video.shape[3:])
         return Motion(none.unsqueeze(-1).expand(*none.shape, 2), none)
-    first, second = as_images(video[:, :, :-1]), as_images(video[:, :, 1:])
     if isinstance(flow, Tensor):
-        forward = _given(flow, video).flatten(0, 1)
+        flow = _given(flow, video)
+    # as many frames at a time as are not large
+    step = max(1, LARGE // video[:, :, 0].numel())
+    pieces = [
+        _between_frames(
+            video[:, :, t : t + step],
+            video[:, :, t + 1 : t + 1 + step],
+            flow[:, t : t + step] if isinstance(flow, Tensor) else flow,
+        )
+        for t in range(0, frames - 1, step)
+    ]
+    forward, trust = (torch.cat(parts, dim=1) for parts in zip(*pieces, strict=True))
+    return Motion(forward, trust)
+
+
+def _between_frames(
+    frames: Tensor, following: Tensor, flow: FlowFunction | Tensor
+) -> tuple[Tensor, Tensor]:
+    """Flow and trust from frames to those that follow them, both ``(B, C, T, H, W)``."""
+    batch = len(frames)
+    following = following[:, :, : frames.shape[2]]
+    frames = frames[:, :, : following.shape[2]]
+    first, second = as_images(frames), as_images(following)
+    if isinstance(flow, Tensor):
+        forward = flow.flatten(0, 1)
         moved = _unlikeness(first, second, forward)
         still = _unlikeness(first, second, torch.zeros_like(forward))
-        trust = ((moved <= still) & inside(forward)).to(video)
+        trust = ((moved <= still) & inside(forward)).to(first)
     else:
         forward = _called(flow, first, second)
         trust = _trust(first, second, forward, _called(flow, second, first))
-    shape = (batch, frames - 1, *video.shape[3:])
-    return Motion(forward.view(*shape, 2), trust.view(shape))
+    return forward.unflatten(0, (batch, -1)), trust.unflatten(0, (batch, -1))
 
 
 def measured_motion(

@@ -15,6 +15,8 @@ from deepinv_lvtino.optim.data_fidelity import GaussianLikelihood
 from deepinv_lvtino.optim.motion import Flow, start_motion, video_motion
 from deepinv_lvtino.optim.motion_variation import MotionVariation
 from deepinv_lvtino.optim.starts import tv_start
+from deepinv_lvtino.optim.variation import LARGE
+from deepinv_lvtino.physics import SeparableVideoPhysics
 from deepinv_lvtino.utils import check_counts, check_positive
 
 
@@ -138,7 +140,7 @@ class MotionTVIteration(OptimIterator):
         Run one iteration.
 
         :param dict X: iterate ``{"est": (x, ahead, p, variation), "cost": None}``, or
-            ``{"est": (x,), ...}`` to start; ``p`` is overwritten.
+            ``{"est": (x,), ...}`` to start; ``ahead`` and ``p`` are overwritten.
         :param deepinv.optim.DataFidelity cur_data_fidelity: data fidelity.
         :param MotionVariation cur_prior: the variation.
         :param dict cur_params: ``"lambda"``, ``"stepsize"`` and ``"renew"``, whether to
@@ -157,9 +159,29 @@ class MotionTVIteration(OptimIterator):
             p = x.new_zeros((len(x), 3, *x.shape[1:]))
             motion = start_motion(y, physics, x, cur_prior.flow)
             variation = cur_prior.with_motion(motion)
-        p = self.g_step(ahead, variation, cur_params, p)
-        new = self.f_step(x, p, variation, cur_data_fidelity, cur_params, y, physics)
-        return {"est": (new, torch.lerp(x, new, 2.0), p, variation), "cost": None}
+        new = torch.empty_like(x)
+        for c, of_part in _parts(x, physics):
+            self.g_step(ahead[:, c], variation, cur_params, p[:, :, c])
+            new[:, c] = self.f_step(
+                x[:, c],
+                p[:, :, c],
+                variation,
+                cur_data_fidelity,
+                cur_params,
+                y[:, c],
+                of_part,
+            )
+        # in place, but for the start, which is the video itself
+        ahead = torch.lerp(x, new, 2.0, out=None if ahead is x else ahead)
+        return {"est": (new, ahead, p, variation), "cost": None}
+
+
+def _parts(x: Tensor, physics: Physics) -> list[tuple[slice, Physics]]:
+    """Channels, which motion alone connects, one by one where the video is large."""
+    if isinstance(physics, SeparableVideoPhysics) and x.numel() > LARGE:
+        part = physics.of_one_channel()
+        return [(slice(c, c + 1), part) for c in range(x.shape[1])]
+    return [(slice(None), physics)]
 
 
 class gStepMotionTV(gStep):

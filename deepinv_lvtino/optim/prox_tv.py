@@ -21,6 +21,7 @@ from torch import Tensor
 from deepinv_lvtino.optim.data_fidelity import prox_l2
 from deepinv_lvtino.optim.motion_variation import MotionVariation
 from deepinv_lvtino.optim.variation import (
+    LARGE,
     SpaceTimeVariation,
     TemporalVariation,
     Variation,
@@ -39,9 +40,6 @@ CHECK_EVERY = 10
 
 #: Last iteration after which ADMM's penalty may change (convergence needs an end to it).
 ADAPT_UNTIL = 100
-
-#: Values beyond which the channels of a video are solved one by one.
-LARGE = 2**24
 
 
 @dataclass

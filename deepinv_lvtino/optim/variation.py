@@ -12,6 +12,9 @@ from torch import Tensor
 
 from deepinv_lvtino.utils import check_number, check_positive
 
+#: Values beyond which the parts of a video (channels, frames) are worked on one by one.
+LARGE = 2**24
+
 
 class Variation(Prior, ABC):
     r"""
