@@ -22,6 +22,7 @@ from deepinv_lvtino.physics import (
     VideoInpainting,
     random_mask,
 )
+from deepinv_lvtino.physics.functional import TIME_BORDERS
 from helpers import psnr, rand
 
 SIZE = (3, 9, 32, 48)
@@ -47,6 +48,7 @@ def test_every_problem_is_listed_here():
         assert problem.name == name
         assert problem.linear == (name != "jpeg")
         assert problem.masked == name.startswith("inpaint")
+        assert problem.blurs_time == (name == "B" or name.endswith("-temporal"))
 
 
 @pytest.mark.parametrize("name", MEASUREMENTS)
@@ -77,9 +79,11 @@ def test_noise_generator_is_used(name):
     assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("border", TIME_BORDERS)
 @pytest.mark.parametrize("name", LINEAR)
-def test_exact_in_double_precision(name):
-    physics = make_problem(name, (1, 9, 16, 24), dtype=torch.float64)
+def test_exact_in_double_precision(name, border):
+    size = (1, 9, 16, 24)
+    physics = make_problem(name, size, time_border=border, dtype=torch.float64)
     assert physics.exact_prox
     x, y = rand(1, *physics.img_size), rand(1, *physics.measurement_size, seed=1)
     u = physics.prox_l2(x, y, 3539.0)
@@ -87,8 +91,15 @@ def test_exact_in_double_precision(name):
     assert residual.norm() < 1e-9 * (3539.0 * physics.A_adjoint(y)).norm()
 
 
-def average(x):
-    return sum(torch.roll(x, k, dims=2) for k in range(-3, 4)) / 7
+def average(x, border="circular"):
+    frames = torch.arange(-3, x.shape[2] + 3)
+    last = x.shape[2] - 1
+    seen = {
+        "circular": frames % x.shape[2],
+        "replicate": frames.clamp(0, last),
+        "reflect": last - (frames.abs() - last).abs(),
+    }[border]
+    return x[:, :, seen].unfold(2, 7, 1).mean(-1)
 
 
 def image_operator(name):
@@ -101,16 +112,17 @@ def image_operator(name):
     return deepinv.physics.Inpainting((3, 32, 48), mask=random_mask(32, 48)[0, 0])
 
 
+@pytest.mark.parametrize("border", TIME_BORDERS)
 @pytest.mark.parametrize("name", ["deblur", "sr4", "inpaint"])
-def test_equal_to_deepinverse_frame_by_frame(name):
+def test_equal_to_deepinverse_frame_by_frame(name, border):
     x = rand(1, *SIZE, dtype=torch.float32)
     images = FramewisePhysics(image_operator(name))
     torch.testing.assert_close(
         make_problem(name, SIZE).A(x), images.A(x), atol=1e-5, rtol=1e-5
     )
     torch.testing.assert_close(
-        make_problem(f"{name}-temporal", SIZE).A(x),
-        images.A(average(x)),
+        make_problem(f"{name}-temporal", SIZE, time_border=border).A(x),
+        images.A(average(x, border)),
         atol=1e-5,
         rtol=1e-5,
     )
@@ -161,6 +173,7 @@ def test_default_solver_runs(name):
         ({"sigma": -1.0}, "`sigma` must be 0 or positive"),
         ({"sigma": float("nan")}, "`sigma` must be 0 or positive"),
         ({"alignment": "corner"}, "`alignment` must be one of"),
+        ({"time_border": "open"}, "`time_border` must be one of"),
         ({"img_size": (3, 9, 32)}, "four positive integers"),
     ],
 )
@@ -203,6 +216,34 @@ def test_degrade_and_restore(name, clean, tmp_path, capsys):
     assert report["metrics"]["restoration"]["residual_over_sigma"] < 2
     assert report.get("mask_seed") == (5 if options else None)
     assert report["schedule"]["evaluations"] == (5 if name.startswith("sr4") else 9)
+
+
+def test_recordings_are_not_circular_in_time(tmp_path, capsys):
+    """A clip that grows brighter, blurred over time as a camera would."""
+    ramp = torch.linspace(0.1, 0.9, 13).view(1, 1, 13, 1, 1)
+    x = (procedural_clip(13, 24, 32)[None] - 0.5) * 0.2 + ramp
+    seen = make_problem(
+        "deblur-temporal", tuple(x.shape[1:]), 0, time_border="replicate"
+    )
+    y = write_video(tmp_path / "y.mkv", seen(x)[0], 24, lossless=True)
+    found = {}
+    for option in ((), ("--time-border", "circular")):
+        output = tmp_path / f"out{len(option)}.mkv"
+        run("restore", y, "-o", output, "--problem", "deblur-temporal", *option)
+        found[report_of(output)["time_border"]] = read_video(output).frames
+    assert "time border replicate" in capsys.readouterr().out
+    ends = x[0, :, [0, -1]]
+    blurred = psnr(read_video(y).frames[:, [0, -1]], ends)
+    assert psnr(found["replicate"][:, [0, -1]], ends) > blurred + 1
+    assert psnr(found["circular"][:, [0, -1]], ends) < blurred - 8
+
+
+@pytest.mark.parametrize("option", [(), ("--time-border", "reflect")])
+def test_border_of_time_follows_the_report(option, clean, tmp_path):
+    small, output = tmp_path / "small.mkv", tmp_path / "out.mkv"
+    run("degrade", clean, "-o", small, "--problem", "deblur-temporal", *option)
+    run("restore", small, "-o", output)
+    assert report_of(output)["time_border"] == (option[1] if option else "circular")
 
 
 def test_exact_file_has_the_error_of_rounding(clean, tmp_path):

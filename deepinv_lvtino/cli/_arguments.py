@@ -14,17 +14,20 @@ _LARGEST_COUNT, _LARGEST_SIDE, _LARGEST_RATE = 1_000_000, 32_768, 1_000_000
 #: seconds to import.
 GRIDS = ("deepinv", "deepinv-0.3", "center")
 
+#: Values of ``--time-border``: :data:`deepinv_lvtino.physics.functional.TIME_BORDERS`.
+TIME_BORDERS = ("circular", "replicate", "reflect")
+
 _PROBLEMS = """\
 problems:
   A  mean of 4 frames, then 4 times smaller
-  B  blur over 7 frames (circular in time), then 8 times smaller
+  B  blur over 7 frames, then 8 times smaller
   C  mean of 8 frames, then 8 times smaller
   jpeg     noise, then JPEG of quality 10, frame by frame
   deblur   Gaussian blur of standard deviation 3 pixels
   sr4      4 times smaller
   inpaint  half of the pixels missing (black), the same in all frames; see --mask-seed
   deblur-temporal, sr4-temporal, inpaint-temporal
-           the same after a blur over 7 frames (circular in time)
+           the same after a blur over 7 frames
 """
 _GRIDS = """\
 pixel grids (--grid): where the pixels of a small video lie on the large one
@@ -102,6 +105,8 @@ the result is a guess). A report of `degrade` beside INPUT gives the default opt
     _operator(
         parser,
         grid="pixel grid; deepinv with --simulate, else center",
+        border="what a blur over time sees beyond the first and the last frame; circular "
+        "(the first frames meet the last) with --simulate, else replicate",
         sigma="standard deviation of the noise, for values in [0, 1]; 0.001 with "
         "--simulate (jpeg: 0.005), else 0.01, which suits an 8-bit compressed file",
     )
@@ -128,6 +133,8 @@ it <stem>.json, which `restore` reads.""",
     _operator(
         parser,
         grid="pixel grid; default: deepinv",
+        border="what a blur over time sees beyond the first and the last frame; default: "
+        "circular, the first frames meet the last",
         sigma="standard deviation of the noise, for values in [0, 1]; default: 0.001, "
         "for jpeg 0.005",
     )
@@ -163,6 +170,8 @@ and restored.json.""",
     _operator(
         parser,
         grid="pixel grid; default: deepinv",
+        border="what a blur over time sees beyond the first and the last frame; default: "
+        "circular, the first frames meet the last",
         sigma="standard deviation of the noise, for values in [0, 1]; default: 0.001, "
         "for jpeg 0.005",
     )
@@ -327,8 +336,11 @@ def _size(
     )
 
 
-def _operator(parser: argparse.ArgumentParser, grid: str, sigma: str) -> None:
+def _operator(
+    parser: argparse.ArgumentParser, grid: str, border: str, sigma: str
+) -> None:
     parser.add_argument("--grid", choices=GRIDS, help=grid)
+    parser.add_argument("--time-border", choices=TIME_BORDERS, help=border)
     parser.add_argument("--sigma", type=float, metavar="S", help=sigma)
     parser.add_argument(
         "--mask-seed",

@@ -123,8 +123,7 @@ def degrade(arguments: argparse.Namespace) -> None:
             write_report(outputs.path(report_path), report)
     entry = report["measurement"]
     print(
-        f"problem {problem.name} ({problem.description}), grid {task.settings['grid']}, "
-        f"sigma {task.settings['sigma']:.3g} ({error:.3g} with rounding to 8 bit): "
+        f"{task.description} ({error:.3g} with rounding to 8 bit): "
         f"{entry['width']}x{entry['height']}, {entry['frames']} frames"
     )
     print(f"written: {output}, report {report_path}")

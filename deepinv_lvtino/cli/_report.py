@@ -27,7 +27,7 @@ from deepinv_lvtino._schema import (
     table,
     text,
 )
-from deepinv_lvtino.cli._arguments import GRIDS
+from deepinv_lvtino.cli._arguments import GRIDS, TIME_BORDERS
 from deepinv_lvtino.cli._outputs import beside
 from deepinv_lvtino.datasets._images import list_frames
 
@@ -42,6 +42,7 @@ _DEGRADE_REPORT = record(
         "command": choice("degrade"),
         "problem": text(100),
         "grid": choice(*GRIDS),
+        "time_border": choice(*TIME_BORDERS),
         "measurement_error": number(0, 1e3, above=True),
         "mask_seed": integer(0, 2**63 - 1),
         "measurement": record(
@@ -50,7 +51,7 @@ _DEGRADE_REPORT = record(
         "original": record({"frames": _FRAMES}),
         "sha256": table(text(64)),
     },
-    missing=("mask_seed", "sha256"),
+    missing=("mask_seed", "sha256", "time_border"),
 )
 
 

@@ -51,6 +51,17 @@ class Task:
         """Frame rate of the measurement."""
         return self.fps / self.problem.frame_factor
 
+    @property
+    def description(self) -> str:
+        """The operator in words."""
+        settings = self.settings
+        border = settings.get("time_border")
+        return (
+            f"problem {self.problem.name} ({self.problem.description}), grid "
+            f"{settings['grid']}{f', time border {border}' if border else ''}, sigma "
+            f"{settings['sigma']:.3g}"
+        )
+
 
 def root_mean_square(error: Tensor, physics: VideoPhysics) -> float:
     """Root mean square of an error ``(..., t, h, w)`` over the pixels measured."""
@@ -142,6 +153,7 @@ def simulate(
     height, width = frames.shape[-2:]
     check_divides(problem, width, height)
     grid = arguments.grid or "deepinv"
+    border = arguments.time_border or "circular"
     sigma = problem.sigma if arguments.sigma is None else arguments.sigma
     mask_seed = arguments.mask_seed or 0
     noise_seed = arguments.seed + _NOISE_SEED_OFFSET
@@ -153,11 +165,14 @@ def simulate(
             tuple(clean.shape[1:]),  # type: ignore[arg-type]
             sigma,
             alignment=grid,
+            time_border=border,
             mask_seed=mask_seed,
             rng=rng,
             device=device,
         )
     settings = {"grid": grid, "sigma": sigma, "noise_seed": noise_seed}
+    if problem.blurs_time:
+        settings["time_border"] = border
     if problem.masked:
         settings["mask_seed"] = mask_seed
     return Task(problem, physics, physics(clean), fps, clean, settings)
@@ -209,6 +224,9 @@ def measured(arguments: argparse.Namespace, source: Path, device: torch.device) 
     if num_frames is None and same_problem:
         num_frames = known["original"]["frames"]
     grid = arguments.grid or known.get("grid") or "center"
+    # reports of before this could be chosen are of circular ones
+    of_report = known.get("time_border", "circular") if same_problem else "replicate"
+    border = arguments.time_border or of_report
     sigma = arguments.sigma
     if sigma is None:
         sigma = float(known.get("measurement_error", 0.01))
@@ -223,11 +241,13 @@ def measured(arguments: argparse.Namespace, source: Path, device: torch.device) 
             video_size,
             sigma,
             alignment=grid,
+            time_border=border,
             mask_seed=mask_seed,
             device=device,
         )
     settings = {
         "grid": grid,
+        **({"time_border": border} if problem.blurs_time else {}),
         "sigma": sigma,
         "degrade_report": str(found[0]) if found and known else None,
         **damage_entry(clip),

@@ -254,9 +254,7 @@ def restore_and_write(
         raise UserError(in_words(str(error))) from error
     _, frames, height, width = task.physics.img_size
     print(
-        f"problem {task.problem.name} ({task.problem.description}), grid "
-        f"{task.settings['grid']}, sigma {task.settings['sigma']:.3g}: "
-        f"{width}x{height}, {frames} frames at {_rate(task)} Hz",
+        f"{task.description}: {width}x{height}, {frames} frames at {_rate(task)} Hz",
         flush=True,
     )
     try:

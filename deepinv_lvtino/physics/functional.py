@@ -21,6 +21,9 @@ PADDINGS = ("circular", "replicate", "reflect", "constant", "valid")
 #: Pixel grids of a downsampled image, see :func:`first_sample`.
 ALIGNMENTS = ("deepinv", "deepinv-0.3", "center")
 
+#: What a blur over time sees before the first and after the last frame of a named problem.
+TIME_BORDERS = ("circular", "replicate", "reflect")
+
 #: Anti-aliasing filters that DeepInverse's ``Downsampling`` offers by name.
 FILTERS = ("bicubic", "bilinear", "gaussian", "sinc")
 

@@ -9,7 +9,7 @@ import torch
 from deepinv.physics.functional import gaussian_blur
 from deepinv.physics.noise import GaussianNoise, ZeroNoise
 
-from deepinv_lvtino.physics.functional import ALIGNMENTS, check_choice
+from deepinv_lvtino.physics.functional import ALIGNMENTS, TIME_BORDERS, check_choice
 from deepinv_lvtino.physics.jpeg import JPEGCompression
 from deepinv_lvtino.physics.masked import VideoInpainting, random_mask
 from deepinv_lvtino.physics.operators import (
@@ -41,6 +41,7 @@ class _Setting:
     :param tuple[int, int, int, int] img_size: video size ``(C, T, H, W)``.
     :param float sigma: standard deviation of the noise.
     :param str alignment: pixel grid of a downsampling.
+    :param str time_border: border of a blur over time.
     :param int mask_seed: seed of a random mask.
     :param torch.Generator rng: generator of the noise.
     :param torch.device, str device: device.
@@ -50,6 +51,7 @@ class _Setting:
     img_size: _Size
     sigma: float
     alignment: str
+    time_border: str
     mask_seed: int
     rng: torch.Generator | None
     device: torch.device | str
@@ -71,6 +73,7 @@ class Problem:
     :param bool linear: whether the operator is linear. If not, the schedule has to be the
         published one of that name.
     :param bool masked: whether the operator has a random mask.
+    :param bool blurs_time: whether the operator blurs over time.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Problem:
     sigma: float = 0.001
     linear: bool = True
     masked: bool = False
+    blurs_time: bool = False
 
     def video_size(
         self, measurement_size: _Size, num_frames: int | None = None
@@ -173,11 +177,15 @@ def _alone(spatial: _Spatial) -> Callable[[_Setting], VideoPhysics]:
 def _averaged(
     spatial: _Spatial,
 ) -> Callable[[_Setting], VideoPhysics]:
-    """Uniform circular blur over 7 frames, then ``spatial``."""
+    """Uniform blur over 7 frames, then ``spatial``."""
 
     def build(setting: _Setting) -> VideoPhysics:
         temporal = TemporalBlur(
-            setting.img_size, 7, device=setting.device, dtype=setting.dtype
+            setting.img_size,
+            7,
+            padding=setting.time_border,
+            device=setting.device,
+            dtype=setting.dtype,
         )
         return spatial(temporal.measurement_size, setting) * temporal
 
@@ -200,10 +208,11 @@ def _all_problems() -> list[Problem]:
         Problem("A", "mean of 4 frames, then 4 times smaller", 4, 4, _pooled(4)),
         Problem(
             "B",
-            "blur over 7 frames (circular in time), then 8 times smaller",
+            "blur over 7 frames, then 8 times smaller",
             1,
             8,
             _averaged(lambda size, setting: _shrink(size, 8, setting)),
+            blurs_time=True,
         ),
         Problem("C", "mean of 8 frames, then 8 times smaller", 8, 8, _pooled(8)),
         Problem(
@@ -229,11 +238,12 @@ def _all_problems() -> list[Problem]:
             ),
             Problem(
                 f"{name}-temporal",
-                f"blur over 7 frames (circular in time), then {description}",
+                f"blur over 7 frames, then {description}",
                 1,
                 factor,
                 _averaged(spatial),
                 masked=masked,
+                blurs_time=True,
             ),
         ]
     return problems
@@ -249,6 +259,7 @@ def make_problem(
     sigma: float | None = None,
     *,
     alignment: str = "deepinv",
+    time_border: str = "circular",
     mask_seed: int = 0,
     rng: torch.Generator | None = None,
     device: torch.device | str = "cpu",
@@ -261,8 +272,7 @@ def make_problem(
 
     - ``'A'``: mean of groups of 4 frames (the last group completed by repeating the last
       frame, so that 25 frames give 7), then bicubic downsampling by 4;
-    - ``'B'``: uniform blur over 7 frames, circular in time, then bicubic downsampling by
-      8;
+    - ``'B'``: uniform blur over 7 frames, then bicubic downsampling by 8;
     - ``'C'``: mean of groups of 8 frames, then bicubic downsampling by 8;
     - ``'jpeg'``: JPEG compression of quality 10, frame by frame, *after* the noise. It is
       not linear, see :class:`JPEGCompression`.
@@ -274,9 +284,10 @@ def make_problem(
     - ``'inpaint'``: pixels missing at random with probability 1/2; one mask for all
       frames and channels (:func:`random_mask`);
     - ``'deblur-temporal'``, ``'sr4-temporal'``, ``'inpaint-temporal'``: the same after a
-      uniform blur over 7 frames, circular in time.
+      uniform blur over 7 frames.
 
-    Padding in space is by reflection.
+    Padding in space is by reflection. The published blurs over time are circular, their
+    first frames see the last ones; a recording is not.
 
     :param str name: name of the problem, a key of :data:`PROBLEMS`.
     :param tuple[int, int, int, int] img_size: video size ``(C, T, H, W)``.
@@ -286,6 +297,9 @@ def make_problem(
         problems), ``'deepinv-0.3'`` (measurements made with DeepInverse up to 0.3.5) or
         ``'center'`` (ordinary resizers), see :class:`VideoDownsampling`; without effect
         where there is no downsampling.
+    :param str time_border: what a blur over time sees beyond the first and the last frame:
+        ``'circular'`` (the published problems), ``'replicate'`` (the frame at the end goes
+        on, for recordings) or ``'reflect'``; without effect where nothing blurs over time.
     :param int mask_seed: seed of the mask of the inpainting problems.
     :param torch.Generator rng: generator of the noise; PyTorch's global one by default.
     :param torch.device, str device: device of the operator.
@@ -314,7 +328,8 @@ def make_problem(
     sigma = check_number("sigma", sigma, least=0)
     mask_seed = check_seed("mask_seed", mask_seed)
     check_choice("alignment", alignment, ALIGNMENTS)
+    check_choice("time_border", time_border, TIME_BORDERS)
     size = check_img_size(img_size)
     return problem.build(
-        _Setting(size, sigma, alignment, mask_seed, rng, device, dtype)
+        _Setting(size, sigma, alignment, time_border, mask_seed, rng, device, dtype)
     )
