@@ -17,8 +17,8 @@ from deepinv_lvtino.optim import (
     MotionTV,
     MotionVariation,
     SpaceTimeVariation,
+    _channels,
     measured_motion,
-    motion_tv,
     prox_l2_tv,
     tv_start,
     video_motion,
@@ -256,7 +256,7 @@ def test_large_videos_are_worked_on_in_parts(problem, monkeypatch):
     physics = make_problem(problem, tuple(x.shape[1:]))
     y = physics(x)
     motion, found = video_motion(x), MotionTV(rounds=2, max_iter=3)(y, physics)
-    for module in (motion_module, motion_tv):
+    for module in (motion_module, _channels):
         monkeypatch.setattr(module, "LARGE", 1)
     parts = video_motion(x)
     assert torch.equal(parts.flow, motion.flow)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from deepinv_lvtino._allocator import keep_freed_memory
 from deepinv_lvtino._signals import Interrupted, stops_as_exceptions
 from deepinv_lvtino.cli._arguments import build_parser
 from deepinv_lvtino.cli._errors import UserError
@@ -33,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         the number of the signal if interrupted (Ctrl-C 130, SIGTERM 143, SIGHUP 129), 141
         if what reads the output has gone.
     """
+    if argv is None:  # the process is ours
+        keep_freed_memory()
     arguments = build_parser().parse_args(argv)
     try:
         with stops_as_exceptions(), _any_name_printable():

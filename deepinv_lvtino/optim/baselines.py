@@ -194,14 +194,13 @@ class ADMMTVIteration(OptimIterator):
         :param deepinv.physics.Physics physics: measurement operator.
         :return: (dict) the next iterate, of the same form.
         """
-        x, p, q = _state(X["est"], cur_prior)
-        d = cur_prior.differences(x)
+        x, p, q = before = _state(X["est"], cur_prior)
         v = self.f_step(x, p, cur_data_fidelity, cur_params, y, physics)
-        shrunk = self.g_step(d, q, cur_prior, cur_params)
-        before = x, p, q
-        p = p + x - v
-        q = q + d - shrunk
-        right = (v - p) + cur_prior.adjoint(shrunk - q)
+        p = (p + x).sub_(v)
+        right = v.sub_(p)
+        moved, q = self.g_step(cur_prior.differences(x), q, cur_prior, cur_params)
+        right += cur_prior.adjoint(moved.sub_(q, alpha=2))
+        del moved
         x = cosine_solve(right, cur_prior.weights)
         done = X.get("done")
         if done is None:
@@ -261,7 +260,7 @@ class gStepADMMTV(gStep):
         cur_params: dict[str, Any],
         *args: Any,
         **kwargs: Any,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         r"""
         Proximal step of the size of the differences (Moreau's identity).
 
@@ -269,11 +268,12 @@ class gStepADMMTV(gStep):
         :param torch.Tensor q: their scaled dual variable.
         :param SpaceTimeVariation cur_prior: total variation.
         :param dict cur_params: ``"stepsize"`` and ``"lambda"``.
-        :return: (:class:`torch.Tensor`) shrunk differences.
+        :return: (tuple) :math:`K x + q`, which takes the place of ``d``, and the next
+            :math:`q`, its projection; what is between them are the shrunk differences.
         """
         bound = cur_params["stepsize"] * cur_params["lambda"]
-        moved = d + q
-        return moved - cur_prior.project(moved, float(bound))
+        moved = d.add_(q)
+        return moved, cur_prior.project(moved, float(bound))
 
 
 def cosine_solve(right: Tensor, weights: Sequence[float]) -> Tensor:

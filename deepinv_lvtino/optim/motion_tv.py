@@ -11,12 +11,11 @@ from deepinv.physics import Physics
 from torch import Tensor
 
 from deepinv_lvtino.flow import optical_flow
+from deepinv_lvtino.optim._channels import channels
 from deepinv_lvtino.optim.data_fidelity import GaussianLikelihood
 from deepinv_lvtino.optim.motion import Flow, start_motion, video_motion
 from deepinv_lvtino.optim.motion_variation import MotionVariation
 from deepinv_lvtino.optim.starts import tv_start
-from deepinv_lvtino.optim.variation import LARGE
-from deepinv_lvtino.physics import SeparableVideoPhysics
 from deepinv_lvtino.utils import check_counts, check_positive
 
 
@@ -140,7 +139,7 @@ class MotionTVIteration(OptimIterator):
         Run one iteration.
 
         :param dict X: iterate ``{"est": (x, ahead, p, variation), "cost": None}``, or
-            ``{"est": (x,), ...}`` to start; ``ahead`` and ``p`` are overwritten.
+            ``{"est": (x,), ...}`` to start, which is kept; the others are overwritten.
         :param deepinv.optim.DataFidelity cur_data_fidelity: data fidelity.
         :param MotionVariation cur_prior: the variation.
         :param dict cur_params: ``"lambda"``, ``"stepsize"`` and ``"renew"``, whether to
@@ -155,33 +154,20 @@ class MotionTVIteration(OptimIterator):
                 motion = video_motion(x.clamp(0, 1), cur_prior.flow)
                 variation = cur_prior.with_motion(motion)
         else:
-            x = ahead = X["est"][0]
+            x = X["est"][0].clone()
+            ahead = x.clone()
             p = x.new_zeros((len(x), 3, *x.shape[1:]))
             motion = start_motion(y, physics, x, cur_prior.flow)
             variation = cur_prior.with_motion(motion)
-        new = torch.empty_like(x)
-        for c, of_part in _parts(x, physics):
-            self.g_step(ahead[:, c], variation, cur_params, p[:, :, c])
-            new[:, c] = self.f_step(
-                x[:, c],
-                p[:, :, c],
-                variation,
-                cur_data_fidelity,
-                cur_params,
-                y[:, c],
-                of_part,
+        for c, part in channels(physics, len(x)):
+            old, dual = x[:, c], p[:, :, c]
+            self.g_step(ahead[:, c], variation, cur_params, dual)
+            new = self.f_step(
+                old, dual, variation, cur_data_fidelity, cur_params, y[:, c], part
             )
-        # in place, but for the start, which is the video itself
-        ahead = torch.lerp(x, new, 2.0, out=None if ahead is x else ahead)
-        return {"est": (new, ahead, p, variation), "cost": None}
-
-
-def _parts(x: Tensor, physics: Physics) -> list[tuple[slice, Physics]]:
-    """Channels, which motion alone connects, one by one where the video is large."""
-    if isinstance(physics, SeparableVideoPhysics) and x.numel() > LARGE:
-        part = physics.of_one_channel()
-        return [(slice(c, c + 1), part) for c in range(x.shape[1])]
-    return [(slice(None), physics)]
+            torch.lerp(old, new, 2.0, out=ahead[:, c])
+            old.copy_(new)
+        return {"est": (x, ahead, p, variation), "cost": None}
 
 
 class gStepMotionTV(gStep):

@@ -15,6 +15,7 @@ from deepinv.physics import LinearPhysics, Physics, Tomography
 from torch import Tensor
 
 from deepinv_lvtino.flow import optical_flow, warp
+from deepinv_lvtino.optim._channels import channels
 from deepinv_lvtino.optim.data_fidelity import prox_l2
 from deepinv_lvtino.optim.measured_frames import frame_centres, spatial_part
 from deepinv_lvtino.physics import FramewiseLinearPhysics, SeparableVideoPhysics
@@ -92,9 +93,13 @@ def tv_start(y: Tensor, physics: Physics) -> Tensor:
     from deepinv_lvtino.optim.baselines import ADMMTV
 
     sigma = _declared_noise(y, physics, LEAST_NOISE)
-    return ADMMTV(
+    solver = ADMMTV(
         TV_LAMBDA, TIME_WEIGHT, data_fidelity=L2(sigma), max_iter=TV_ITERATIONS
-    )(y, physics)
+    )
+    parts = channels(physics, len(y))
+    if len(parts) == 1:
+        return solver(y, physics)
+    return torch.cat([solver(y[:, c], part) for c, part in parts], dim=1)
 
 
 def motion_start(y: Tensor, physics: Physics) -> Tensor:

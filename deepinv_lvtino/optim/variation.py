@@ -219,8 +219,7 @@ class SpaceTimeVariation(Variation):
     def project(self, p: Tensor, bound: float) -> Tensor:
         if bound == 0:
             return torch.zeros_like(p)
-        scale = p.square().sum(1, keepdim=True).sqrt_().div_(bound).clamp_(min=1)
-        return p / scale
+        return p / _excess(p, bound)
 
     def ascend_(self, p: Tensor, u: Tensor, step: float, bound: float) -> Tensor:
         r"""
@@ -237,10 +236,15 @@ class SpaceTimeVariation(Variation):
         :return: (:class:`torch.Tensor`) ``p``.
         """
         self._add_differences(p, u, (0, 1, 2), step)
-        scale = p[:, 0].square()
-        for part in (p[:, 1], p[:, 2]):
-            scale.addcmul_(part, part)
-        return p.div_(scale.sqrt_().div_(bound).clamp_(min=1).unsqueeze(1))
+        return p.div_(_excess(p, bound))
+
+
+def _excess(p: Tensor, bound: float) -> Tensor:
+    """What to divide by to bring the length over the parts down to a bound."""
+    square = p[:, 0].square()
+    for part in (p[:, 1], p[:, 2]):
+        square.addcmul_(part, part)
+    return square.sqrt_().div_(bound).clamp_(min=1).unsqueeze(1)
 
 
 def difference_adjoint(p: Tensor, axis: int) -> Tensor:
