@@ -235,7 +235,7 @@ class TestRefusals:
         with wave.open(str(tmp_path / "a.wav"), "wb") as file:
             file.setparams((1, 2, 8000, 0, "NONE", ""))
             file.writeframes(bytes(8000))
-        with pytest.raises(ValueError, match="no video stream"):
+        with pytest.raises(ValueError, match="is an audio file"):
             read_video(tmp_path / "a.wav")
 
     def test_too_few_frames(self, tmp_path):

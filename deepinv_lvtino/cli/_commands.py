@@ -22,6 +22,7 @@ from deepinv_lvtino.cli._report import (
     write_report,
 )
 from deepinv_lvtino.cli._setup import (
+    accompanied,
     check_sigma,
     choose_device,
     clean_clip,
@@ -37,6 +38,7 @@ from deepinv_lvtino.cli._solve import (
     output_files,
     print_scores,
     restore_and_write,
+    warn_if_unexplained,
 )
 from deepinv_lvtino.datasets import procedural_clip, read_video, write_video
 from deepinv_lvtino.models import tiny_image, tiny_video
@@ -75,10 +77,12 @@ def restore(arguments: argparse.Namespace) -> None:
         else:
             with watch.stage("read"):
                 task = measured(arguments, source, device)
+        task = accompanied(task, source, output)
         metrics = restore_and_write(
             arguments, task, outputs, output, watch, solver, str(source)
         )
     print_scores(metrics)
+    warn_if_unexplained(metrics, task)
     print(f"written: {output}, report {beside(output, '.json')}")
 
 

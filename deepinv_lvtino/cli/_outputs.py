@@ -19,7 +19,7 @@ from torch import Tensor
 from deepinv_lvtino._signals import Interrupted
 from deepinv_lvtino._staging import Stage
 from deepinv_lvtino.cli._errors import UserError, user_errors
-from deepinv_lvtino.datasets import check_output, read_video, write_video
+from deepinv_lvtino.datasets import Companions, check_output, read_video, write_video
 
 # Least size of what is written, in bytes per byte of 8-bit video: refuses what cannot fit,
 # not what may be tight.
@@ -99,6 +99,7 @@ class Outputs:
         *,
         copies: int = 1,
         lossless: bool = False,
+        companions: Companions | None = None,
     ) -> None:
         r"""
         Write two black frames as the output, and read them, before a long computation.
@@ -108,6 +109,7 @@ class Outputs:
         :param fractions.Fraction fps: its frame rate.
         :param int copies: videos of this size that are to be written.
         :param bool lossless: whether it will be stored without loss.
+        :param Companions companions: what is to be copied beside it.
         :raises UserError: if its size, frame rate or name cannot be written, or the disk is
             full.
         """
@@ -125,7 +127,7 @@ class Outputs:
             raise UserError(msg)
         black = torch.zeros(1).expand(3, min(2, frames), height, width)
         with user_errors():
-            write_video(path, black, fps, lossless=lossless)
+            write_video(path, black, fps, lossless=lossless, companions=companions)
             found = read_video(path, fps=fps if folder else None)
         if found.fps != fps:
             msg = (

@@ -14,7 +14,13 @@ from torch import Tensor
 
 from deepinv_lvtino.cli._errors import UserError, user_errors
 from deepinv_lvtino.cli._report import describes, find_degrade_report
-from deepinv_lvtino.datasets import VideoClip, read_video, resize_video
+from deepinv_lvtino.datasets import (
+    Companions,
+    VideoClip,
+    find_companions,
+    read_video,
+    resize_video,
+)
 from deepinv_lvtino.physics import PROBLEMS, VideoInpainting, make_problem
 from deepinv_lvtino.physics.problems import Problem, VideoPhysics
 
@@ -37,6 +43,7 @@ class Task:
     :param fractions.Fraction fps: frame rate of the video.
     :param torch.Tensor clean: the true video ``(1, 3, T, H, W)``, in a simulation.
     :param dict settings: what the report says about the operator.
+    :param Companions companions: sound and the like, to be copied beside the result.
     """
 
     problem: Problem
@@ -45,6 +52,7 @@ class Task:
     fps: Fraction
     clean: Tensor | None
     settings: dict[str, Any] = field(default_factory=dict)
+    companions: Companions | None = None
 
     @property
     def measurement_fps(self) -> Fraction:
@@ -126,6 +134,17 @@ def read_input(
     for note in clip.damage:
         print(f"accepted: {note}")
     return clip
+
+
+def accompanied(task: Task, source: Path, output: Path) -> Task:
+    """The task with the companions of INPUT's video, and a line about each kind."""
+    found = find_companions(source, output)
+    if found.kept:
+        print(f"copied from INPUT: {', '.join(found.kept)}")
+    if found.left:
+        print(f"not copied from INPUT: {', '.join(found.left)}")
+    task.settings["companions"] = {"copied": found.kept, "left": found.left}
+    return replace(task, companions=found)
 
 
 def damage_entry(clip: VideoClip) -> dict[str, Any]:

@@ -40,6 +40,9 @@ from deepinv_lvtino.optim.schedule import (
 )
 from deepinv_lvtino.physics.problems import Problem
 
+#: Residual in units of the noise level from which on the operator is in doubt.
+_UNEXPLAINED = 2.0
+
 _LABELS = {
     "pseudo_inverse": "pseudo-inverse",
     "restoration": "restoration (one sample)",
@@ -177,6 +180,21 @@ def print_scores(metrics: dict[str, Any]) -> None:
         print(f"{text}residual {entry['residual_over_sigma']:.2f} sigma")
 
 
+def warn_if_unexplained(metrics: dict[str, Any], task: Task) -> None:
+    """Say so if the result cannot be what INPUT was made from."""
+    times = metrics["restoration"]["residual_over_sigma"]
+    if not task.problem.linear or times <= _UNEXPLAINED:
+        return
+    sigma = task.settings["sigma"]
+    print(
+        f"deepinv-lvtino: warning: the result does not explain INPUT: the residual is "
+        f"{times * sigma:.2g} where the noise level says {sigma:.2g}. Either INPUT was "
+        "made in another way (--problem, --grid, --time-border), and the result is worth "
+        f"nothing, or its noise is larger: --sigma {times * sigma:.2g} would fit",
+        file=sys.stderr,
+    )
+
+
 def write_results(
     outputs: Outputs,
     output: Path,
@@ -188,11 +206,14 @@ def write_results(
     picture = beside(output, "-comparison.png")
     files = {"output": output, "comparison": picture}
     with user_errors():
-        write_video(outputs.path(output), results["restoration"][0], task.fps)
+        companions = task.companions
+        video = results["restoration"][0]
+        write_video(outputs.path(output), video, task.fps, companions=companions)
         _draw(outputs.path(picture), task, results, metrics)
         if "mean" in results:
             mean = beside(output, f"-mean{output.suffix}")
-            write_video(outputs.path(mean), results["mean"][0], task.fps)
+            video = results["mean"][0]
+            write_video(outputs.path(mean), video, task.fps, companions=companions)
             deviation = beside(output, "-std.png")
             draw_deviation(outputs.path(deviation), results["deviation"][0])
             files |= {"mean": mean, "deviation": deviation}
@@ -296,7 +317,8 @@ def _rehearse(
     """What can fail after the restoration is tried before it, on two frames."""
     size = task.physics.img_size[1:]
     copies = 1 if arguments.samples == 1 else 2
-    outputs.rehearse(output, size, task.fps, copies=copies)
+    companions = task.companions
+    outputs.rehearse(output, size, task.fps, copies=copies, companions=companions)
     if task.clean is not None:
         frames = task.clean[:, :, :2]
         video_scores(frames, frames)

@@ -2,6 +2,7 @@ r"""Videos: files and folders of frames, and procedural clips."""
 
 from __future__ import annotations
 
+from deepinv_lvtino.datasets._streams import Companions, find_companions
 from deepinv_lvtino.datasets.collections import (
     VideoCollection,
     adobe240,
@@ -23,6 +24,7 @@ from deepinv_lvtino.datasets.video import (
 )
 
 __all__ = [
+    "Companions",
     "DeadLeavesVideos",
     "VideoClip",
     "VideoCollection",
@@ -30,6 +32,7 @@ __all__ = [
     "check_output",
     "dead_leaves_clip",
     "dead_leaves_pool",
+    "find_companions",
     "find_videos",
     "gopro240",
     "procedural_clip",

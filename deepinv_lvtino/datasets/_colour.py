@@ -30,27 +30,99 @@ _BT601, _BT709 = 5, 1
 _LIMITED, _FULL = 1, 2
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
+# H.273 primaries: code -> chromaticities of red, green, blue; all with the white D65 but
+# that of theatres. Those of BT.601 are so near to BT.709 (and so often noted by mistake)
+# that they are taken as such, as players do.
+_PRIMARIES = {
+    1: ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060)),
+    9: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
+    12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
+}
+_TAKEN_AS_BT709 = frozenset({0, 1, 2, 5, 6, 7})
+_D65 = (0.3127, 0.3290)
+
+# of displays: BT.1886, and by the transfer function (4: gamma 2.2, 13: sRGB)
+_BT1886_GAMMA = 2.4
+_DISPLAY_GAMMAS = {4: 2.2, 13: 2.2}
+
+# pixel formats with an alpha channel begin like this
+_OPAQUE = 254  # of 255: limited range and rounding take one
+_WITH_ALPHA = ("rgba", "bgra", "argb", "abgr", "yuva", "gbrap", "ya8", "ya16", "pal8")
+
+
+def is_opaque(frame: VideoFrame) -> bool:
+    r"""
+    Whether no pixel of a frame is transparent.
+
+    :param av.VideoFrame frame: decoded frame.
+    :return: (bool) whether.
+    """
+    if not frame.format.name.startswith(_WITH_ALPHA):
+        return True
+    seen = frame.reformat(format="rgba").to_ndarray()[..., 3]
+    return bool(seen.min() >= _OPAQUE)
+
 
 def frame_to_rgb(frame: VideoFrame) -> np.ndarray:
     r"""
-    RGB values of a decoded frame.
+    RGB values of a decoded frame, with the primaries of BT.709.
 
-    The frame's own matrix (BT.601 where it does not say, as FFmpeg) and range (limited
-    where it does not say, full for grey and ``yuvj`` formats) are undone. Nothing is
-    rounded to 8 bit on the way.
+    Those of BT.2020 and Display P3 are converted in linear light, as on a display. The
+    frame's own matrix (BT.601 where it does not say, as FFmpeg) and range (limited where
+    it does not say, full for grey and ``yuvj`` formats) are undone. Nothing is rounded to
+    8 bit on the way.
 
     :param av.VideoFrame frame: decoded frame, YUV, grey, palette or RGB, up to 16 bit.
     :return: (numpy.ndarray) float32, shape ``(H, W, 3)``, in [0, 1].
     :raises ValueError: if the colour coding is one that this reader does not know.
     """
     transfer = int(getattr(frame, "color_trc", 2))
+    primaries = int(getattr(frame, "color_primaries", 2))
     if transfer in _HDR_TRANSFERS:
         msg = (
             f"its colours are HDR ({_HDR_TRANSFERS[transfer]}), which are not values in "
-            "[0, 1] of an ordinary display. Convert it first, for example with FFmpeg's "
-            "filters zscale and tonemap"
+            "[0, 1] of an ordinary display. Convert it first, for example with `ffmpeg "
+            "-i IN -vf zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,"
+            "tonemap=hable:desat=0,zscale=t=bt709:m=bt709:r=tv,format=yuv420p -crf 12 "
+            "-c:a copy OUT.mp4`"
         )
         raise ValueError(msg)
+    if primaries not in _TAKEN_AS_BT709 and primaries not in _PRIMARIES:
+        msg = (
+            f"its primaries (code {primaries} of H.273) are not supported. Convert it "
+            "first, for example with `ffmpeg -i IN -vf zscale=p=bt709 -crf 12 OUT.mp4`"
+        )
+        raise ValueError(msg)
+    values = _values(frame)
+    if primaries in _TAKEN_AS_BT709:
+        return values
+    return to_bt709(values, primaries, _DISPLAY_GAMMAS.get(transfer, _BT1886_GAMMA))
+
+
+def to_bt709(rgb: np.ndarray, primaries: int, gamma: float) -> np.ndarray:
+    r"""
+    Colours of wider primaries as those of BT.709; what it cannot show is clipped.
+
+    :param numpy.ndarray rgb: values in [0, 1], last axis RGB.
+    :param int primaries: code of H.273: 9 (BT.2020) or 12 (Display P3).
+    :param float gamma: of the display that they are for.
+    :return: (numpy.ndarray) the same in BT.709, float32.
+    """
+    matrix = np.linalg.inv(_to_xyz(1)) @ _to_xyz(primaries)
+    linear = np.clip(rgb.astype(np.float64) ** gamma @ matrix.T, 0.0, 1.0)
+    return (linear ** (1 / gamma)).astype(np.float32)
+
+
+def _to_xyz(primaries: int) -> np.ndarray:
+    """Matrix from linear RGB to XYZ: columns are the primaries, their sum is white."""
+    columns = np.array([[x, y, 1 - x - y] for x, y in _PRIMARIES[primaries]]).T
+    x, y = _D65
+    white = np.array([x / y, 1, (1 - x - y) / y])
+    return columns * np.linalg.solve(columns, white)
+
+
+def _values(frame: VideoFrame) -> np.ndarray:
+    """RGB values in the primaries that the frame has."""
     name = frame.format.name
     deep = any(component.bits > 8 for component in frame.format.components)
     if frame.format.is_rgb or name.startswith(("pal8", "mono")):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepinv_lvtino.datasets._colour import frame_to_rgb
+from deepinv_lvtino.datasets._colour import frame_to_rgb, is_opaque
 from deepinv_lvtino.datasets._containers import Container, inspect_container
 from deepinv_lvtino.datasets._damage import Faults, Log, decoder_log
 from deepinv_lvtino.datasets._names import (
@@ -22,6 +22,7 @@ from deepinv_lvtino.datasets._names import (
     check_size,
     only_this_file,
 )
+from deepinv_lvtino.datasets._streams import choose_video
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
@@ -38,6 +39,12 @@ _COMMON_RATES += [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120, 240)]
 _COMMON_RATES += [Fraction(n) for n in (240, 480, 960)]
 
 
+_FLATTEN = (
+    "What is transparent takes its colour from what is behind it. Put it on a background "
+    "first, for example with `ffmpeg -c:v libvpx-vp9 -i IN -filter_complex "
+    '"color=black[b];[b][0]scale2ref[b][v];[b][v]overlay=shortest=1" -crf 12 OUT.mp4`'
+    " (-c:v libvpx-vp9 for VP9 alone)."
+)
 _ERRORS = "crccheck+bitstream+buffer"
 # Decoders that rightly give fewer frames than packets: hidden and skipped ones
 _HIDDEN = frozenset({"vp8", "mpeg4", "msmpeg4", "msmpeg4v2", "msmpeg4v1", "libvpx"})
@@ -82,13 +89,13 @@ def decode_file(
             decoder_log() as log,
             av.open(as_file(path), **only_this_file()) as file,
         ):
-            if not file.streams.video:
-                msg = f"`path`: {path} holds no video stream (is it an audio file?)."
-                raise ValueError(msg)
-            stream = file.streams.video[0]
+            stream = choose_video(path, file.streams)
             if stream.codec_context is None:
                 msg = f"`path`: {path} is of a kind that FFmpeg has no decoder for. "
                 raise ValueError(msg + _TRUNCATED)
+            if stream.metadata.get("alpha_mode") == "1":
+                msg = f"`path`: {path} has an alpha channel beside its colours. {_FLATTEN}"
+                raise ValueError(msg)
             check_size(path, stream.height or 0, stream.width or 0)
             _check_index(faults, stream)
             stream.codec_context.options = {
@@ -205,6 +212,9 @@ def _to_tensor(path: Path, frame: VideoFrame) -> Tensor:
             f"`path`: {path} is interlaced: each frame mixes two moments. Deinterlace it "
             "first, for example with `ffmpeg -i IN -vf bwdif -crf 12 OUT.mp4`."
         )
+        raise ValueError(msg)
+    if not is_opaque(frame):
+        msg = f"`path`: {path} has transparent pixels. {_FLATTEN}"
         raise ValueError(msg)
     try:
         rgb = frame_to_rgb(frame)

@@ -2,15 +2,21 @@ r"""Encoding of video files through PyAV."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deepinv_lvtino.datasets._colour import rgb_to_yuv
 from deepinv_lvtino.datasets._names import as_file
+from deepinv_lvtino.datasets._streams import Companions, Copying
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import OutputContainer
 
 _LARGEST_TERM = 2**31
 
@@ -25,6 +31,7 @@ def encode_file(
     *,
     subsample: bool = True,
     x264: str = "",
+    companions: Companions | None = None,
 ) -> None:
     r"""
     Encode frames; see :func:`deepinv_lvtino.datasets.write_video` for what is written.
@@ -37,6 +44,7 @@ def encode_file(
     :param bool lossless: whether to keep the 8-bit RGB values.
     :param bool subsample: whether colour may be stored at half the resolution.
     :param str x264: further settings of libx264, which is then needed.
+    :param Companions companions: sound and the like to copy beside the frames.
     :raises ValueError: if this build of PyAV has no encoder for it, or no file can hold
         the frame rate.
     """
@@ -63,19 +71,51 @@ def encode_file(
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         stream.codec_context.time_base = 1 / fps
         _tag(stream.codec_context, rgb)
-        for index, image in enumerate(images):
-            if rgb:
-                frame = av.VideoFrame.from_ndarray(image, "rgb24")
-                frame = frame.reformat(format=pixels)
-            else:
-                planes = rgb_to_yuv(
-                    image.astype(np.float32) / 255, subsample=pixels == "yuv420p"
-                )
-                frame = av.VideoFrame.from_ndarray(planes, pixels)
-            _tag(frame, rgb)
-            frame.pts, frame.time_base = index, 1 / fps
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+        if companions is not None and companions.pixel_shape != 1:
+            stream.codec_context.sample_aspect_ratio = companions.pixel_shape
+        with _copying(companions, container) as copying:
+            # in whole frames, which is all that a constant rate allows
+            first = 0 if copying is None else round(copying.video_start * fps)
+            index = first - 1
+            for index, image in enumerate(images, first):  # noqa: B007
+                frame = _frame(image, pixels)
+                frame.pts, frame.time_base = index, 1 / fps
+                if copying is not None:
+                    copying.until(index / fps)
+                container.mux(stream.encode(frame))
+            if copying is not None:
+                copying.until((index + 1) / fps)
+            container.mux(stream.encode(None))
+
+
+def _frame(image: np.ndarray, pixels: str) -> VideoFrame:
+    """Frame of an encoder's pixel format, from uint8 RGB."""
+    import av
+
+    rgb = not pixels.startswith("yuv")
+    if rgb:
+        frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format=pixels)
+    else:
+        planes = rgb_to_yuv(
+            image.astype(np.float32) / 255, subsample=pixels == "yuv420p"
+        )
+        frame = av.VideoFrame.from_ndarray(planes, pixels)
+    _tag(frame, rgb)
+    return frame
+
+
+@contextmanager
+def _copying(
+    companions: Companions | None, container: OutputContainer
+) -> Iterator[Copying | None]:
+    if companions is None or not companions.kept:
+        yield None
+        return
+    copying = Copying(companions, container)
+    try:
+        yield copying
+    finally:
+        copying.close()
 
 
 def _tag(target: Any, rgb: bool) -> None:

@@ -8,7 +8,9 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -26,6 +28,7 @@ _WITH_ALPHA = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})
 
 # tags of TIFF: compression, and places and sizes of strips and of tiles
 _COMPRESSION, _DEFLATE = 259, (8, 32946)
+_BITS, _ORIENTATION = 258, 274
 _PIECES = ((273, 279), (324, 325))
 # by content, whatever the name says: no format that runs a program
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "PPM")
@@ -85,8 +88,10 @@ def read_image(path: Path) -> np.ndarray:
         holds values without a known range (32-bit integers or floating point).
     """
     turned = _load(path)
-    if turned is None:
-        return _read_deep(path)
+    return _read_deep(path) if turned is None else _as_rgb(path, turned)
+
+
+def _as_rgb(path: Path, turned: Image.Image) -> np.ndarray:
     if turned.mode.startswith("I;16"):
         grey = np.asarray(turned, dtype=np.float32) / 65535
         return np.repeat(grey[..., None], 3, axis=2)
@@ -107,6 +112,68 @@ def read_image(path: Path) -> np.ndarray:
     return np.asarray(turned.convert("RGB"), dtype=np.float32) / 255
 
 
+def count_pictures(path: Path) -> int:
+    r"""
+    Pictures in an image file; photographs with small copies of themselves hold one.
+
+    :param pathlib.Path path: the file.
+    :return: (int) how many; 1 if it cannot be read.
+    """
+    try:
+        with _strict_pillow(), Image.open(path, formats=_FORMATS) as image:
+            return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+    except _PILLOW_ERRORS:
+        return 1
+
+
+def read_stack(path: Path) -> tuple[list[np.ndarray], Fraction | None]:
+    r"""
+    Pictures of a file with several: TIFF of many pages, animated WebP or PNG.
+
+    :param pathlib.Path path: the file.
+    :return: (tuple) pictures as of :func:`read_image`, and their number per second, where
+        the format has one.
+    :raises DamagedImage: if one cannot be decoded.
+    :raises ValueError: if the sizes differ, they are shown for different times, or are
+        of a kind that :func:`read_image` refuses, or 16-bit colour.
+    """
+    pictures: list[np.ndarray] = []
+    times: list[float | None] = []
+    try:
+        with _strict_pillow(), Image.open(path, formats=_FORMATS) as image:
+            check_size(path, image.height, image.width)
+            for index in range(int(getattr(image, "n_frames", 1))):
+                image.seek(index)
+                if _is_deep(path, image):
+                    msg = (
+                        f"`path`: {path} holds several pictures of 16-bit colour, which "
+                        "are not supported. Give each a file of its own."
+                    )
+                    raise SeveralPictures(msg)
+                image.load()
+                times.append(image.info.get("duration"))
+                pictures.append(_as_rgb(path, image.copy()))
+    except SeveralPictures:
+        raise
+    except _PILLOW_ERRORS as error:
+        if str(error).startswith("`path`"):
+            raise
+        msg = f"cannot be decoded from picture {len(pictures)} on ({error})"
+        raise DamagedImage(msg) from error
+    if len({picture.shape for picture in pictures}) > 1:
+        msg = f"`path`: the pictures in {path} differ in size. Give one size to all."
+        raise ValueError(msg)
+    if len(set(times)) > 1:
+        msg = (
+            f"`path`: the pictures in {path} are shown for different times "
+            f"({min(filter(None, times), default=0):g} to "
+            f"{max(filter(None, times), default=0):g} ms), but frames must be equally "
+            "spaced in time. Give each a file of its own, in a folder."
+        )
+        raise ValueError(msg)
+    return pictures, Fraction(1000) / Fraction(times[0]) if times[0] else None
+
+
 def _load(path: Path) -> Image.Image | None:
     """The whole picture, verified; None if Pillow would cut its 16 bit to 8."""
     try:
@@ -114,7 +181,7 @@ def _load(path: Path) -> Image.Image | None:
             with Image.open(file, formats=_FORMATS) as image:
                 check_size(path, image.height, image.width)
                 _check_single(path, image)
-                deep = _is_deep_colour(path, image)
+                deep = _is_deep(path, image)
                 fault = _tiff_fault(path, image)
                 image.verify()  # checksums, where the format has them
             if not fault:
@@ -199,8 +266,15 @@ def _jpeg_fault(path: Path) -> str | None:
         return log.damage("mjpeg")
 
 
-def _is_deep_colour(path: Path, image: Image.Image) -> bool:
-    """Whether Pillow would cut 16-bit colour to 8 bit (it keeps 16-bit grey)."""
+def _is_deep(path: Path, image: Image.Image) -> bool:
+    """Whether Pillow would cut 16 bit to 8, or not say how large white is."""
+    if image.format == "PPM":
+        with path.open("rb") as file:
+            return _portable_header(file)[3] > 255
+    if isinstance(image, TiffImageFile):
+        # a turned one keeps 8 bit, and is turned
+        turned = image.tag_v2.get(_ORIENTATION, 1) != 1
+        return image.tag_v2.get(_BITS) == (16, 16, 16) and not turned
     if image.format != "PNG":
         return False
     with path.open("rb") as file:
@@ -209,6 +283,55 @@ def _is_deep_colour(path: Path, image: Image.Image) -> bool:
 
 
 def _read_deep(path: Path) -> np.ndarray:
+    with path.open("rb") as file:
+        kind = file.read(2)
+    if kind in (b"II", b"MM"):
+        return _read_deep_tiff(path)
+    return _read_portable(path) if kind[:1] == b"P" else _read_deep_png(path)
+
+
+def _read_deep_tiff(path: Path) -> np.ndarray:
+    import cv2
+
+    packed = np.fromfile(path, dtype=np.uint8)
+    values = cv2.imdecode(packed, cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.shape[2:] != (3,):
+        msg = "is a TIFF with 16-bit colour of a kind that cannot be read"
+        raise DamagedImage(msg)
+    return values[..., ::-1].astype(np.float32) / 65535
+
+
+def _read_portable(path: Path) -> np.ndarray:
+    """Portable any-map of 16 bit, white being what its header says."""
+    with path.open("rb") as file:
+        channels, width, height, white = _portable_header(file)
+        content = file.read()
+    values = np.frombuffer(content, ">u2", count=height * width * channels)
+    rgb = values.reshape(height, width, channels).astype(np.float32) / white
+    return np.clip(np.broadcast_to(rgb, (height, width, 3)), 0, 1)
+
+
+def _portable_header(file: BinaryIO) -> tuple[int, int, int, int]:
+    """Channels, width, height and the value of white; comments end with the line."""
+    channels = {b"P5": 1, b"P6": 3}.get(file.read(2), 0)
+    numbers: list[int] = []
+    digits = b""
+    while channels and len(numbers) < 3:
+        byte = file.read(1)
+        if byte == b"#":
+            file.readline()
+            byte = b"\n"
+        if byte.isdigit():
+            digits += byte
+        elif digits:
+            numbers.append(int(digits))
+            digits = b""
+        if not byte:
+            break
+    return (channels, *numbers) if len(numbers) == 3 else (0, 0, 0, 0)  # type: ignore[return-value]
+
+
+def _read_deep_png(path: Path) -> np.ndarray:
     import av
 
     # as a PNG and nothing else: a % in a name stands for a number elsewhere

@@ -21,10 +21,13 @@ from deepinv_lvtino.datasets._folders import list_sequence
 from deepinv_lvtino.datasets._images import (
     IMAGE_SUFFIXES,
     DamagedImage,
+    count_pictures,
     list_frames,
     read_image,
+    read_stack,
     write_image,
 )
+from deepinv_lvtino.datasets._streams import Companions
 from deepinv_lvtino.utils import check_integer, check_tensor
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
@@ -71,12 +74,14 @@ def read_video(
     and from what the decoder reports. Some formats store too little: a changed bit in
     VP9, GIF or an uncompressed picture may show as other pixels, and nothing can tell.
 
-    :param str path: a video file of any kind that FFmpeg reads, or a folder of images
-        (PNG, JPEG, TIFF, BMP, WebP, PPM; 8 or 16 bit, opaque).
+    :param str path: a video file of any kind that FFmpeg reads, a folder of images
+        (PNG, JPEG, TIFF, BMP, WebP, PPM, PGM; 8 or 16 bit, opaque), or a file with
+        several pictures (TIFF of many pages, animated WebP or PNG). Of a file with
+        several streams it is the default video, never a cover picture.
     :param int num_frames: frames to read; all of them by default.
     :param int start: frames to leave out at the beginning.
-    :param fractions.Fraction, float fps: frame rate in Hz of a folder, which does not
-        store one; 24 by default. A video file has its own.
+    :param fractions.Fraction, float fps: frame rate in Hz of a folder or TIFF, which do
+        not store one; 24 by default. A video file has its own.
     :param str damaged: ``'refuse'`` a damaged or incomplete file or folder, or
         ``'accept'``: take what is left, and list what is wrong in ``damage`` of the clip.
     :return: (:class:`VideoClip`) frames ``(3, T, H, W)`` in [0, 1] and frame rate.
@@ -115,9 +120,12 @@ def read_video(
     if not path.exists():
         msg = f"`path`: there is no file or folder {path}."
         raise FileNotFoundError(msg)
+    stack = path.suffix.lower() in IMAGE_SUFFIXES and count_pictures(path) > 1
     if path.is_dir():
         rate = _FOLDER_FPS if fps is None else exact_fps(fps)
         frames = _read_folder(path, start, num_frames, faults)
+    elif stack:
+        frames, rate = _read_stack(path, start, num_frames, fps)
     else:
         if fps is not None:
             msg = (
@@ -140,6 +148,32 @@ def read_video(
         )
         raise ValueError(msg)
     return VideoClip(torch.stack(frames, dim=1), rate, tuple(faults.notes))
+
+
+def _read_stack(
+    path: Path,
+    start: int,
+    num_frames: int | None,
+    fps: Fraction | float | None,
+) -> tuple[list[Tensor], Fraction]:
+    try:
+        pictures, rate = read_stack(path)
+    except DamagedImage as error:
+        msg = (
+            f"`path`: {path} {error}. Make it again, or give the pictures in a folder."
+        )
+        raise ValueError(msg) from error
+    if rate is not None and fps is not None:
+        msg = (
+            f"`fps` is for pictures without one; {path} has {float(rate):g} Hz of its "
+            "own. Leave `fps` out."
+        )
+        raise ValueError(msg)
+    if rate is None:
+        rate = _FOLDER_FPS if fps is None else exact_fps(fps)
+    stop = None if num_frames is None else start + num_frames
+    chosen = (rgb.transpose(2, 0, 1) for rgb in pictures[start:stop])
+    return [torch.from_numpy(np.ascontiguousarray(rgb)) for rgb in chosen], rate
 
 
 def _read_folder(
@@ -179,6 +213,7 @@ def write_video(
     overwrite: bool = False,
     crf: int = 16,
     lossless: bool = False,
+    companions: Companions | None = None,
 ) -> Path:
     r"""
     Write a video file, or a folder of PNG frames ``00000.png``, ``00001.png``, ...
@@ -200,6 +235,9 @@ def write_video(
     :param bool lossless: store the 8-bit RGB values exactly, as H.264 RGB (or FFV1 in
         .mkv and .avi without ``libx264``), which not every player shows. Folders always
         are lossless.
+    :param Companions companions: sound, subtitles, chapters, metadata and pixel shape of
+        another file to copy as they are, see :func:`find_companions`; what begins after
+        the end of the frames is left out.
     :return: (pathlib.Path) the path.
     :raises FileExistsError: if the output exists and may not be replaced.
     :raises BlockingIOError: if another run is writing the same output.
@@ -231,7 +269,10 @@ def write_video(
                 write_image(temporary / f"{index:05d}.png", image)
         else:
             height, width = frames.shape[2:]
-            encode_file(temporary, images, (height, width), rate, crf, lossless)
+            size = height, width
+            encode_file(
+                temporary, images, size, rate, crf, lossless, companions=companions
+            )
         stage.commit()
     return path
 
