@@ -15,6 +15,7 @@ from deepinv_lvtino.models import (
     VariancePreserving,
     load_tiny,
     save_tiny,
+    tiny,
     tiny_image,
     tiny_video,
 )
@@ -224,3 +225,15 @@ def test_temporal_convolution_is_the_three_dimensional_one():
     expected = torch.nn.functional.conv3d(clip, kernel, layer.bias, padding=(1, 0, 0))
     found = layer(x, num_frames=5).unflatten(0, (2, 5)).transpose(1, 2)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("temporal", [True, False])
+def test_pieces_give_what_the_whole_gives(temporal, monkeypatch):
+    network = random_network(SMALL if temporal else SMALL_IMAGE)
+    latent = torch.randn(2, 12, 5, 8, 12, generator=torch.Generator().manual_seed(0))
+    level, flag = torch.tensor([0.1, -1.0]), torch.ones(2)
+    with torch.no_grad():
+        whole = network(latent, level, flag)
+        monkeypatch.setattr(tiny, "PIECE", 700)
+        pieces = network(latent, level, flag)
+    torch.testing.assert_close(pieces, whole, rtol=1e-5, atol=1e-5)

@@ -1,8 +1,8 @@
 r"""
 The embedded default: a small video and a small image consistency model.
 
-Both are residual U-Nets of about three million parameters, trained on procedural clips
-alone (:func:`deepinv_lvtino.datasets.dead_leaves_clip`) by
+Both are residual U-Nets, of seven and three million parameters, trained on computed clips
+(:func:`deepinv_lvtino.datasets.dead_leaves_clip`) and then on openly licensed footage by
 :mod:`deepinv_lvtino.training`; their weights are part of the package. The network
 answers two questions about a noisy clip: what is its mean (the *denoiser*, stage 1 of
 the training), and where does the probability flow of that denoiser end (the *jump*,
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -54,6 +55,9 @@ _CONFIG = record(
 
 SIGMA_DATA = 0.5  # standard deviation of clean latents, in [-1, 1]
 _FREQUENCIES = 16
+
+#: Values of a layer that are computed at a time where no gradients are asked for.
+PIECE = 2**22
 
 
 @dataclass(frozen=True)
@@ -156,11 +160,55 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor, num_frames: int) -> Tensor:
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
-        hidden = _normalise(self.norm, x) * (1 + scale) + shift
-        hidden = F.silu(self.first(F.silu(hidden)))
+        hidden = _by_frames(self._enter, x, scale, shift)
         if self.temporal is not None:
-            hidden = hidden + F.silu(self.temporal(hidden, num_frames))
-        return x + self.second(hidden)
+            hidden = self._mix(self.temporal, hidden, num_frames)
+        return _by_frames(lambda a, b: a + self.second(b), x, hidden)
+
+    def _enter(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        hidden = _normalise(self.norm, x) * (1 + scale) + shift
+        return F.silu(self.first(F.silu(hidden)))
+
+    def _mix(
+        self, temporal: _TemporalConvolution, hidden: Tensor, num_frames: int
+    ) -> Tensor:
+        step = _share(hidden, hidden.shape[2])
+        if step == hidden.shape[2]:
+            return hidden + F.silu(temporal(hidden, num_frames))
+        for rows in hidden.split(step, dim=2):
+            rows += F.silu(temporal(rows, num_frames))
+        return hidden
+
+
+def _share(x: Tensor, parts: int) -> int:
+    """How many of so many equal parts to compute at a time; all where gradients count."""
+    if torch.is_grad_enabled():
+        return parts
+    return max(1, min(parts, PIECE * parts // max(x.numel(), 1)))
+
+
+def _by_frames(function: Callable[..., Tensor], *frames: Tensor) -> Tensor:
+    r"""
+    A function of frames, applied to a few at a time.
+
+    What is computed on the way then stays in the processor's cache, and the memory of the
+    last frames is used again for the next ones.
+    """
+    step = _share(frames[0], len(frames[0]))
+    if step == len(frames[0]):
+        return function(*frames)
+    pieces = zip(*(each.split(step) for each in frames), strict=True)
+    first = function(*next(pieces))
+    output = torch.empty(
+        (len(frames[0]), *first.shape[1:]),
+        dtype=first.dtype,
+        device=first.device,
+        memory_format=torch.channels_last,
+    )
+    output[:step] = first
+    for index, piece in enumerate(pieces, 1):
+        output[index * step : (index + 1) * step] = function(*piece)
+    return output
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
@@ -258,17 +306,20 @@ class TinyNetwork(nn.Module):
         embedding = self.embed(features).repeat_interleave(num_frames, dim=0)
 
         x = latent.transpose(1, 2).flatten(0, 1)
-        x = self.enter(x.contiguous(memory_format=torch.channels_last))
+        x = _by_frames(self.enter, x.contiguous(memory_format=torch.channels_last))
         skips = []
         for stage, down in zip(self.descent, self.down, strict=True):
             x = stage(x, embedding, num_frames)
             skips.append(x)
-            x = down(F.pixel_unshuffle(x, 2))
+            x = _by_frames(lambda a, down=down: down(F.pixel_unshuffle(a, 2)), x)
         x = self.middle(x, embedding, num_frames)
-        for level in reversed(range(len(skips))):
-            x = F.pixel_shuffle(self.up[level](x), 2) + skips[level]
-            x = self.ascent[level](x, embedding, num_frames)
-        x = self.leave(F.silu(_normalise(self.norm, x)))
+        ways = zip(reversed(self.up), reversed(self.ascent), strict=True)
+        for up, stage in ways:
+            x = _by_frames(
+                lambda a, skip, up=up: F.pixel_shuffle(up(a), 2) + skip, x, skips.pop()
+            )
+            x = stage(x, embedding, num_frames)
+        x = _by_frames(lambda a: self.leave(F.silu(_normalise(self.norm, a))), x)
         return x.unflatten(0, (batch, num_frames)).transpose(1, 2)
 
 

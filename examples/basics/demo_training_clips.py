@@ -2,7 +2,7 @@ r"""
 What the embedded models have seen
 ==================================
 
-The models that come with the package were trained on nothing but computed clips: moving
+The models that come with the package began with computed clips, before footage: moving
 scenes of *dead leaves*, opaque shapes that hide one another. Which statistics of real
 video do they have?
 """
