@@ -111,6 +111,7 @@ the result is a guess). A report of `degrade` beside INPUT gives the default opt
         "--simulate (jpeg: 0.005), else 0.01, which suits an 8-bit compressed file",
     )
     _solver(parser, samples=1)
+    _windows(parser)
     _models(parser)
     _common(parser)
 
@@ -372,6 +373,22 @@ def _solver(parser: argparse.ArgumentParser, samples: int) -> None:
         metavar="N",
         help="posterior samples, for their mean and standard deviation; default: "
         "%(default)s",
+    )
+
+
+def _windows(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--window",
+        type=_positive,
+        metavar="N",
+        help="restore a long video by windows of N frames, one after another, in the "
+        "memory of one window; default: the whole video at once",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=_positive,
+        metavar="N",
+        help="frames that a window shares with the one before; default: 4, with --window",
     )
 
 

@@ -33,6 +33,7 @@ from deepinv_lvtino.cli._setup import Task, root_mean_square
 from deepinv_lvtino.datasets import write_video
 from deepinv_lvtino.models import OutOfMemory
 from deepinv_lvtino.models.adapter import measure_pixel_scales
+from deepinv_lvtino.optim import Windowed
 from deepinv_lvtino.optim.schedule import (
     DEFAULT_ETA,
     PUBLISHED_PROBLEMS,
@@ -123,6 +124,7 @@ def solve(
     num_samples: int,
     watch: Stopwatch,
     computed: dict[str, Tensor],
+    windowed: Windowed | None = None,
 ) -> dict[str, Tensor]:
     """
     Pseudo-inverse, one sample, and with several their mean and deviation.
@@ -134,7 +136,11 @@ def solve(
             results = {"pseudo_inverse": task.physics.A_dagger(task.y)}
         if num_samples == 1:
             with watch.stage("restore"):
-                results["restoration"] = solver(task.y, task.physics)
+                results["restoration"] = (
+                    solver(task.y, task.physics)
+                    if windowed is None
+                    else _by_windows(windowed, task)
+                )
             computed["restoration"] = results["restoration"][0]
             return results
 
@@ -151,6 +157,40 @@ def solve(
     results["deviation"] = variance.clamp(min=0).sqrt()
     computed |= {name: results[name][0] for name in ("mean", "deviation")}
     return results
+
+
+def windows_of(arguments: argparse.Namespace, solver: LVTINO) -> Windowed | None:
+    """Windows of time, if they are asked for."""
+    window, overlap = (getattr(arguments, name, None) for name in ("window", "overlap"))
+    if window is None:
+        if overlap is not None:
+            msg = "--overlap is of windows: give their frames with --window, too."
+            raise UserError(msg)
+        return None
+    if arguments.samples > 1:
+        msg = (
+            "--window gives one sample, and --samples asks for "
+            f"{arguments.samples}. Leave one of them out."
+        )
+        raise UserError(msg)
+    with user_errors():
+        overlap = min(4, window - 1) if overlap is None else overlap
+        return Windowed(solver, window, overlap, seed=arguments.seed)
+
+
+def _by_windows(windowed: Windowed, task: Task) -> Tensor:
+    try:
+        windowed.windows(task.y, task.physics)
+    except (NotImplementedError, ValueError) as error:
+        msg = f"--window {windowed.frames}: {error} (--time-border, --window)"
+        raise UserError(msg) from error
+    pieces = []
+    total = task.physics.img_size[1]
+    for piece in windowed.stream(task.y, task.physics):
+        pieces.append(piece)
+        done = sum(one.shape[2] for one in pieces)
+        print(f"frames 1 to {done} of {total}", flush=True)
+    return torch.cat(pieces, dim=2)
 
 
 def score(task: Task, results: dict[str, Tensor]) -> dict[str, Any]:
@@ -279,7 +319,10 @@ def restore_and_write(
         flush=True,
     )
     try:
-        results = solve(task, solver, arguments.samples, watch, outputs.computed)
+        windowed = windows_of(arguments, solver)
+        results = solve(
+            task, solver, arguments.samples, watch, outputs.computed, windowed
+        )
     except OutOfMemory as error:
         raise UserError(in_words(str(error))) from error
     outputs.finished = True

@@ -54,8 +54,11 @@ from deepinv_lvtino.optim.variation import (
     TemporalVariation,
     Variation,
 )
+from deepinv_lvtino.optim.windowed import FrameNoise, Windowed
 
 __all__ = [
+    "FrameNoise",
+    "Windowed",
     "ADMMTV",
     "LVTINO",
     "STARTS",

@@ -1,0 +1,187 @@
+r"""Windows of time: exact where frames are apart, continuous where they are not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from deepinv.models import Reconstructor
+from deepinv.physics import Inpainting
+
+from deepinv_lvtino import LVTINO, Schedule, make_problem
+from deepinv_lvtino.cli import main
+from deepinv_lvtino.datasets import procedural_clip, read_video, write_video
+from deepinv_lvtino.models import spectral_image, spectral_video
+from deepinv_lvtino.optim import FrameNoise, Windowed
+from deepinv_lvtino.optim.windowed import plan, scene_cuts, temporal_matrix
+from deepinv_lvtino.physics import FramewisePhysics, TemporalBlur
+from helpers import psnr, rand, translating
+
+
+class PseudoInverse(Reconstructor):
+    def forward(self, y, physics):
+        return physics.A_dagger(y)
+
+
+class Closest(Reconstructor):
+    """The video nearest to grey that explains the measurement."""
+
+    def forward(self, y, physics):
+        return physics.prox_l2(torch.full_like(physics.A_adjoint(y), 0.5), y, 1e5)
+
+
+def sr4(frames):
+    return make_problem("sr4", (3, frames, 16, 24), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 4])
+@pytest.mark.parametrize("frames", [5, 8, 40])
+def test_frames_by_themselves_are_exact(frames, overlap):
+    physics = sr4(23)
+    y = rand(2, *physics.measurement_size)
+    found = Windowed(PseudoInverse(), frames, overlap)(y, physics)
+    torch.testing.assert_close(found, physics.A_dagger(y), rtol=0, atol=1e-9)
+    image = Inpainting((3, 16, 24), mask=0.5)
+    framewise = FramewisePhysics(image)
+    y = framewise.A(rand(1, 3, 23, 16, 24, dtype=torch.float32))
+    found = Windowed(PseudoInverse(), frames, overlap)(y, framewise)
+    assert torch.equal(found, framewise.A_dagger(y))
+
+
+@pytest.mark.parametrize("name", ["A", "C"])
+def test_groups_of_frames_are_exact(name):
+    """Every measured frame is a mean of frames of its own."""
+    physics = make_problem(name, (1, 41, 16, 24), dtype=torch.float64)
+    y = physics.A(rand(1, *physics.img_size))
+    found = Windowed(PseudoInverse(), frames=17, overlap=0)(y, physics)
+    torch.testing.assert_close(found, physics.A_dagger(y), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["A", "B", "sr4-temporal", "deblur-temporal"])
+@pytest.mark.parametrize("overlap", [0, 5])
+def test_windows_explain_the_whole_measurement(name, overlap):
+    """Shares of frames before a window are subtracted with the right weights."""
+    physics = make_problem(
+        name, (1, 41, 16, 24), 0.001, time_border="replicate", dtype=torch.float64
+    )
+    x = translating(41, 16, 24, speed=1)[:, :1].double()
+    y = physics.A(x)
+    windowed = Windowed(Closest(), frames=16, overlap=overlap, cuts=False)
+    found = windowed(y, physics)
+    assert found.shape == x.shape
+    whole = Closest()(y, physics)
+    assert psnr(found, x) > psnr(whole, x) - 2.0
+    # every frame is decided once, in order
+    pieces = list(windowed.stream(y, physics))
+    assert torch.equal(torch.cat(pieces, dim=2), found)
+    assert len(pieces) > 2
+
+
+@pytest.mark.parametrize("border", ["replicate", "reflect", "constant"])
+def test_plan_covers_frames_and_measurements(border):
+    matrix = TemporalBlur((1, 50, 1, 1), 7, padding=border).temporal
+    windows = plan(matrix, 17, 4)
+    assert windows[0].start == 0
+    assert windows[-1].stop == 50
+    assert windows[-1].measured[1] == 50
+    for before, after in zip(windows[:-1], windows[1:], strict=True):
+        assert after.start <= before.stop
+        assert before.stop - after.start == after.known == 4
+        assert after.measured[0] <= before.measured[1]
+        # all that a window has measured lies before its end
+        seen = matrix[: before.measured[1]].abs().sum(0).nonzero().max()
+        assert seen < before.stop
+
+
+def test_cuts_end_windows():
+    scenes = [translating(12, 32, 48, speed=1, seed=seed) for seed in (1, 2)]
+    scenes[1] = 1 - 0.7 * scenes[1]
+    x = torch.cat(scenes, dim=2)
+    assert scene_cuts(x) == [12]
+    assert scene_cuts(scenes[0]) == []
+    assert scene_cuts(rand(1, 3, 9, 32, 48, dtype=torch.float32)) == []
+    windows = plan(torch.eye(24), 8, 2, [12])
+    edges = {window.start for window in windows} | {window.stop for window in windows}
+    assert 12 in edges
+    assert all(w.stop <= 12 or w.start >= 12 for w in windows)
+    assert next(w for w in windows if w.start == 12).known == 0
+    physics = make_problem("sr4", tuple(x.shape[1:]))
+    found = Windowed(PseudoInverse(), 8, 2)(physics.A(x), physics)
+    torch.testing.assert_close(found, physics.A_dagger(physics.A(x)))
+
+
+def test_noise_belongs_to_frames():
+    noise = FrameNoise(3)
+    whole = noise.of(0, 20)("k0/video", torch.empty(1, 2, 20, 4, 4))
+    part = noise.of(8, 9)("k0/video", torch.empty(1, 2, 9, 4, 4))
+    assert torch.equal(part, whole[:, :, 8:17])
+    other = noise.of(8, 9)("k1/video", torch.empty(1, 2, 9, 4, 4))
+    assert not torch.equal(part, other)
+    shared = [
+        noise.of(start, 9)("k0/image", torch.empty(1, 2, 1, 4, 4)) for start in (0, 8)
+    ]
+    assert torch.equal(*shared)
+    flat = noise.of(0, 400)("k0/video", torch.empty(1, 4, 400, 8, 8)).flatten()
+    assert abs(float(flat.mean())) < 0.01
+    assert abs(float(flat.var()) - 1) < 0.02
+
+
+def test_the_sampler_in_windows_is_near_the_whole_and_has_no_seam():
+    x = translating(33, 32, 48, speed=1)
+    physics = make_problem(
+        "A", tuple(x.shape[1:]), rng=torch.Generator().manual_seed(1)
+    )
+    y = physics(x)
+    schedule = Schedule.calibrated(0.01, 0.9, 2, init="tv")
+    solver = LVTINO(spectral_video(), spectral_image(), schedule=schedule, seed=0)
+    whole = solver(y, physics)
+    found = Windowed(solver, frames=16, overlap=4)(y, physics)
+    assert psnr(found, x) > psnr(whole, x) - 0.6
+    error = (found - x).diff(dim=2).square().mean(dim=(0, 1, 3, 4)).sqrt()
+    seams = [11, 12, 15, 23, 24, 27]
+    assert error[seams].mean() < 1.25 * error.mean()
+    again = Windowed(solver, frames=16, overlap=4)(y, physics)
+    assert torch.equal(again, found)
+
+
+def test_what_cannot_be_cut_is_refused():
+    circular = make_problem("B", (3, 25, 16, 16))
+    with pytest.raises(NotImplementedError, match="circular in time"):
+        temporal_matrix(circular, 25)
+    jpeg = make_problem("jpeg", (3, 25, 16, 16))
+    with pytest.raises(NotImplementedError, match="JPEGCompression"):
+        Windowed(LVTINO())(torch.rand(1, 3, 25, 16, 16), jpeg)
+    with pytest.raises(ValueError, match="`overlap` must be below"):
+        Windowed(PseudoInverse(), frames=4, overlap=4)
+
+
+def test_the_command_restores_by_windows(tmp_path, capsys):
+    source = write_video(
+        tmp_path / "y.mkv", procedural_clip(6, 16, 24), 6, lossless=True
+    )
+    common = [
+        "restore",
+        str(source),
+        "--problem",
+        "A",
+        "--steps",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    options = ["-o", str(tmp_path / "x.mkv"), "--window", "16", "--overlap", "4"]
+    assert main([*common, *options]) == 0
+    assert "frames 1 to 12 of 24" in capsys.readouterr().out
+    assert read_video(tmp_path / "x.mkv").frames.shape == (3, 24, 64, 96)
+    for wrong, message in (
+        (["--overlap", "4"], "give their frames with --window"),
+        (["--window", "16", "--samples", "2"], "--window gives one sample"),
+        (["--window", "4", "--overlap", "4"], "must be below"),
+    ):
+        assert main([*common, "-o", str(tmp_path / "z.mkv"), *wrong]) == 2
+        assert message in capsys.readouterr().err
+    short = ["--problem", "sr4-temporal", "--window", "3"]
+    assert main([*common, "-o", str(tmp_path / "z.mkv"), *short]) == 2
+    assert "must be larger" in capsys.readouterr().err
+    circular = ["--problem", "B", "--time-border", "circular", "--window", "5"]
+    assert main([*common, "-o", str(tmp_path / "z.mkv"), *circular]) == 2
+    assert "--time-border" in capsys.readouterr().err
