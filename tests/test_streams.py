@@ -255,3 +255,38 @@ def test_a_file_of_another_problem_is_told(blurred, tmp_path, capsys):
         main(["restore", str(source), "-o", str(tmp_path / "out.mp4"), *options]) == 0
     )
     assert ("does not explain INPUT" in capsys.readouterr().err) != blurred
+
+
+def test_interlaced_frames_are_refused_or_deinterlaced(tmp_path):
+    """A bar that moves by four pixels between the two fields of a frame."""
+    path = tmp_path / "interlaced.mp4"
+    moments = np.full((16, 32, 64, 3), 40, np.uint8)
+    for k in range(16):
+        moments[k, :, 4 + 3 * k : 10 + 3 * k] = 220
+    woven = moments[0::2].copy()
+    woven[:, 1::2] = moments[1::2, 1::2]
+    with av.open(str(path), "w") as file:
+        options = {"x264-params": "tff=1", "crf": "1"}
+        stream = file.add_stream("libx264", rate=25, options=options)
+        stream.height, stream.width, stream.pix_fmt = 32, 64, "yuv420p"
+        for index, image in enumerate(woven):
+            frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(
+                format="yuv420p"
+            )
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    with pytest.raises(ValueError, match="is interlaced.*--deinterlace"):
+        read_video(path)
+    clip = read_video(path, deinterlace=True)
+    assert clip.frames.shape == (3, 8, 32, 64)
+    assert clip.fps == 25
+
+    def combing(frames):
+        rows = torch.as_tensor(frames)[0]
+        return float((2 * rows[:, 1:-1] - rows[:, :-2] - rows[:, 2:]).abs().mean())
+
+    comb = combing(woven.transpose(3, 0, 1, 2) / 255)
+    assert combing(clip.frames) < 0.3 * comb
+    assert main(["restore", str(path), "-o", str(tmp_path / "x.mp4"), "--problem", "sr4",
+                 "--steps", "1", "--device", "cpu", "--deinterlace"]) == 0  # fmt: skip

@@ -313,6 +313,7 @@ def _input(parser: argparse.ArgumentParser, what: str) -> None:
         help="frame rate in Hz of an INPUT folder, such as 25 or 30000/1001; default: 24",
     )
     _damaged(parser)
+    _deinterlace(parser)
 
 
 def _damaged(parser: argparse.ArgumentParser) -> None:
@@ -322,6 +323,15 @@ def _damaged(parser: argparse.ArgumentParser) -> None:
         default="refuse",
         help="what to do with files and folders that are damaged or incomplete: refuse "
         "them (default), or take what is left, which the report says",
+    )
+
+
+def _deinterlace(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--deinterlace",
+        action="store_true",
+        help="make progressive frames of interlaced ones (FFmpeg's bwdif); refused by "
+        "default",
     )
 
 

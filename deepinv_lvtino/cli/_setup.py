@@ -130,7 +130,13 @@ def read_input(
 ) -> VideoClip:
     """INPUT; what is accepted of its damage is said."""
     with user_errors():
-        clip = read_video(source, num_frames, fps=fps, damaged=arguments.damaged)
+        clip = read_video(
+            source,
+            num_frames,
+            fps=fps,
+            damaged=arguments.damaged,
+            deinterlace=arguments.deinterlace,
+        )
     for note in clip.damage:
         print(f"accepted: {note}")
     return clip

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deepinv_lvtino import LVTINO, Schedule
 from deepinv_lvtino.cli._errors import UserError, user_errors
+from deepinv_lvtino.cli._memory import check_memory
 from deepinv_lvtino.cli._models import in_words, published_models, weights_entry
 from deepinv_lvtino.cli._outputs import Outputs, beside
 from deepinv_lvtino.cli._picture import (
@@ -320,6 +321,8 @@ def restore_and_write(
     )
     try:
         windowed = windows_of(arguments, solver)
+        if task.y.device.type == "cpu" and not _is_published(arguments):
+            check_memory(task, None if windowed is None else windowed.frames)
         results = solve(
             task, solver, arguments.samples, watch, outputs.computed, windowed
         )

@@ -62,7 +62,11 @@ class _Reading:
 
 
 def decode_file(
-    path: Path, start: int, num_frames: int | None, faults: Faults
+    path: Path,
+    start: int,
+    num_frames: int | None,
+    faults: Faults,
+    deinterlace: bool = False,
 ) -> tuple[list[Tensor], Fraction]:
     r"""
     Frames of a video file.
@@ -71,6 +75,7 @@ def decode_file(
     :param int start: frames left out at the beginning.
     :param int num_frames: frames to read; all by default.
     :param Faults faults: what is done about damage.
+    :param bool deinterlace: whether interlaced frames become progressive ones.
     :return: (tuple[list[torch.Tensor], fractions.Fraction]) the frames, ``(3, H, W)``
         each, fewer than asked where the file has fewer, and the frame rate in Hz.
     :raises ValueError: if the file cannot be read as one video of constant frame rate, or
@@ -104,7 +109,8 @@ def decode_file(
             }
             stream.codec_context.thread_type = "NONE"
             stream.codec_context.thread_count = 1
-            reading = _decode(faults, file, stream, start, num_frames, log)
+            progressive = Deinterlacer(stream) if deinterlace else None
+            reading = _decode(faults, file, stream, start, num_frames, log, progressive)
             if not reading.times:
                 msg = f"`path`: no frame of {path} can be decoded. {_TRUNCATED}"
                 raise ValueError(msg)
@@ -130,6 +136,7 @@ def _decode(
     start: int,
     num_frames: int | None,
     log: Log,
+    progressive: Deinterlacer | None,
 ) -> _Reading:
     reading = _Reading([], [])
     last = None if num_frames is None else start + num_frames
@@ -148,7 +155,10 @@ def _decode(
             faults.add(f"is damaged before frame {at} ({fault})")
         if getattr(packet, "is_corrupt", False):
             faults.add("is damaged or cut short", at)
-        for frame in _frames_of(packet, faults, at, log):
+        frames = _frames_of(packet, faults, at, log)
+        if progressive is not None:
+            frames = progressive.of(frames, ended=packet.size == 0)
+        for frame in frames:
             if last is not None and len(reading.times) >= last:
                 return reading
             if getattr(frame, "is_corrupt", False):
@@ -169,6 +179,44 @@ def _decode(
             reading.hidden += bool(getattr(packet, "is_discard", False))
     reading.ended = True
     return reading
+
+
+class Deinterlacer:
+    r"""
+    FFmpeg's filter ``bwdif``, one frame for each; progressive frames pass.
+
+    :param av.video.stream.VideoStream stream: the video.
+    """
+
+    def __init__(self, stream: VideoStream) -> None:
+        from av.filter import Graph
+
+        self.graph = Graph()
+        source = self.graph.add_buffer(template=stream)
+        filtered = self.graph.add("bwdif", "mode=send_frame:deint=interlaced")
+        sink = self.graph.add("buffersink")
+        source.link_to(filtered)
+        filtered.link_to(sink)
+        self.graph.configure()
+
+    def of(self, frames: list[VideoFrame], ended: bool) -> list[VideoFrame]:
+        r"""
+        Progressive frames, one later than they are given.
+
+        :param list frames: decoded frames, in order.
+        :param bool ended: whether they are the last.
+        :return: (list) what is complete.
+        """
+        import av
+
+        for frame in [*frames, *([None] if ended else [])]:
+            self.graph.push(frame)
+        found: list[Any] = []
+        while True:
+            try:
+                found.append(self.graph.pull())
+            except (BlockingIOError, av.error.EOFError):
+                return found
 
 
 def _frames_of(packet: Packet, faults: Faults, at: int, log: Log) -> list[VideoFrame]:
@@ -209,8 +257,8 @@ def _to_tensor(path: Path, frame: VideoFrame) -> Tensor:
     check_size(path, frame.height, frame.width)
     if frame.interlaced_frame:
         msg = (
-            f"`path`: {path} is interlaced: each frame mixes two moments. Deinterlace it "
-            "first, for example with `ffmpeg -i IN -vf bwdif -crf 12 OUT.mp4`."
+            f"`path`: {path} is interlaced: each frame mixes two moments. Have it "
+            "deinterlaced (`deinterlace=True`, on the command line --deinterlace)."
         )
         raise ValueError(msg)
     if not is_opaque(frame):

@@ -59,6 +59,7 @@ def read_video(
     *,
     fps: Fraction | float | None = None,
     damaged: str = "refuse",
+    deinterlace: bool = False,
 ) -> VideoClip:
     r"""
     Read a video file, or a folder of frames in natural order.
@@ -84,6 +85,8 @@ def read_video(
         not store one; 24 by default. A video file has its own.
     :param str damaged: ``'refuse'`` a damaged or incomplete file or folder, or
         ``'accept'``: take what is left, and list what is wrong in ``damage`` of the clip.
+    :param bool deinterlace: make progressive frames of interlaced ones, by FFmpeg's filter
+        ``bwdif``, as many as there are; refused by default.
     :return: (:class:`VideoClip`) frames ``(3, T, H, W)`` in [0, 1] and frame rate.
     :raises FileNotFoundError: if there is no such file or folder.
     :raises TypeError: if a number of frames is not an integer.
@@ -139,7 +142,7 @@ def read_video(
                 "holds the frames."
             )
             raise ValueError(msg)
-        frames, rate = decode_file(path, start, num_frames, faults)
+        frames, rate = decode_file(path, start, num_frames, faults, deinterlace)
     if not frames or (num_frames is not None and len(frames) < num_frames):
         wanted = "at least one frame" if num_frames is None else f"{num_frames} frames"
         msg = (
