@@ -23,19 +23,19 @@ from deepinv_lvtino.datasets._colour import _to_xyz, to_bt709
 SIZE = (12, 32, 48)
 
 
-def with_sound(path, *, subtitles=False, shape=None, late=Fraction(0)):
+def with_sound(path, *, shape=None, late=Fraction(0), rate=24):
     """A clip with a tone of half a second, a title, and a video that may begin later."""
     frames = (procedural_clip(*SIZE) * 255).round().byte().permute(1, 2, 3, 0).numpy()
     with av.open(str(path), "w") as file:
         file.metadata["title"] = "Holiday"
         sound = file.add_stream("aac", rate=44100)
-        video = file.add_stream("libx264", rate=24)
+        video = file.add_stream("libx264", rate=rate)
         video.height, video.width, video.pix_fmt = *SIZE[1:], "yuv420p"
         if shape is not None:
             video.codec_context.sample_aspect_ratio = shape
         for index, image in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(image, "rgb24")
-            frame.pts, frame.time_base = index + round(late * 24), Fraction(1, 24)
+            frame.pts, frame.time_base = index + round(late * rate), Fraction(1, rate)
             file.mux(video.encode(frame))
         file.mux(video.encode(None))
         time = np.arange(44100 // 2, dtype=np.float32) / 44100
@@ -93,6 +93,16 @@ def test_the_command_carries_and_says_what(tmp_path, capsys):
         assert len(file.streams.audio) == 1
     assert main(["restore", str(source), "-o", str(tmp_path / "frames"), *options]) == 0
     assert f"not copied from INPUT: {', '.join(kept)}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_few_frames_with_sound_can_be_read_back(frames, tmp_path):
+    """The coded sound begins before the video, which Matroska cannot say."""
+    source = with_sound(tmp_path / "in.mp4", rate=60)
+    output = tmp_path / "out.mkv"
+    clip = read_video(source, num_frames=frames)
+    write_video(output, clip, companions=find_companions(source, output))
+    assert read_video(output).frames.shape == clip.frames.shape
 
 
 def test_sound_of_what_is_cut_off_is_left(tmp_path):

@@ -403,11 +403,11 @@ def _declared_duration(
     container: Any, stream: VideoStream, first: Fraction | None
 ) -> Fraction | None:
     """Seconds from the first frame to the end of the last one."""
-    if stream.duration and stream.time_base:
-        return stream.duration * Fraction(stream.time_base)
     end = None
-    if stream.metadata.get("DURATION"):
+    if stream.metadata.get("DURATION"):  # of Matroska, whose streams have no other
         end = _seconds(stream.metadata["DURATION"])
+    elif stream.duration and stream.time_base:
+        return stream.duration * Fraction(stream.time_base)
     if end is None and container.duration and len(container.streams) == 1:
         end = Fraction(container.duration, 1_000_000)
     return None if end is None else end - max(first or Fraction(0), Fraction(0))
