@@ -41,7 +41,8 @@ def run(path: Path, problem: str, folder: Path) -> tuple[int, str]:
     lines = [line for line in done.stdout.splitlines() if not line.startswith("memory")]
     said = errors[-1:] or [line for line in lines if "frames at" in line]
     notes = [line for line in lines if "copied from" in line or "accepted" in line]
-    return done.returncode, "; ".join([*notes, *said]).replace(str(path), path.name)
+    text = "; ".join([*notes, *said]).replace(str(path), path.name)
+    return done.returncode, re.sub(r"\S*/new/", "", text)
 
 
 def main() -> None:

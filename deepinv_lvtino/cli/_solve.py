@@ -314,15 +314,15 @@ def restore_and_write(
             solver = solver_for(arguments, task, solver)
     except OutOfMemory as error:
         raise UserError(in_words(str(error))) from error
+    windowed = windows_of(arguments, solver)
+    if task.y.device.type == "cpu" and not _is_published(arguments):
+        check_memory(task, None if windowed is None else windowed.frames)
     _, frames, height, width = task.physics.img_size
     print(
         f"{task.description}: {width}x{height}, {frames} frames at {_rate(task)} Hz",
         flush=True,
     )
     try:
-        windowed = windows_of(arguments, solver)
-        if task.y.device.type == "cpu" and not _is_published(arguments):
-            check_memory(task, None if windowed is None else windowed.frames)
         results = solve(
             task, solver, arguments.samples, watch, outputs.computed, windowed
         )
