@@ -22,15 +22,17 @@ import json
 import math
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from deepinv.loss.metric import PSNR, SSIM, HaarPSI
+from deepinv.loss.metric import PSNR, SSIM, HaarPSI, Metric
 from measure import RESULTS, load_clip, provenance, timed
 from torch import Tensor
 
 from deepinv_lvtino import LVTINO, Schedule, make_problem
+from deepinv_lvtino.benchmark.scores import SCORES
 from deepinv_lvtino.datasets import read_video
 from deepinv_lvtino.models import (
     TinyConsistencyModel,
@@ -83,15 +85,24 @@ def as_frames(x: Tensor) -> Tensor:
 
 
 def scores(x: Tensor, truth: Tensor) -> Row:
-    r"""PSNR, SSIM and HaarPSI averaged over frames, and the frame-difference error."""
+    r"""PSNR, SSIM, HaarPSI and LPIPS of frames, and the frame-difference error."""
     estimate, reference = as_frames(x), as_frames(truth)
     difference = estimate.diff(dim=0) - reference.diff(dim=0)
+    lpips = perceptual(x.device)
     return {
         "PSNR (dB)": -10 * math.log10(float((estimate - reference).square().mean())),
         "SSIM": float(SSIM()(estimate, reference).mean()),
         "HaarPSI": float(HaarPSI(norm_inputs=None)(estimate, reference).mean()),
+        **({"LPIPS": float(lpips(x.clamp(0, 1), truth))} if lpips else {}),
         "frame-difference error (%)": 100 * float(difference.square().mean().sqrt()),
     }
+
+
+@cache
+def perceptual(device: torch.device) -> Metric | None:
+    r"""LPIPS, where its weights are on this machine (``lpips_weights.py``)."""
+    score = SCORES["lpips"]
+    return None if score.missing() else score.make(device)
 
 
 def psnr(x: Tensor, truth: Tensor) -> float:
