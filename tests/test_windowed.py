@@ -9,11 +9,22 @@ from deepinv.physics import Inpainting
 
 from deepinv_lvtino import LVTINO, Schedule, make_problem
 from deepinv_lvtino.cli import main
-from deepinv_lvtino.datasets import procedural_clip, read_video, write_video
+from deepinv_lvtino.datasets import (
+    StoredVideo,
+    procedural_clip,
+    read_video,
+    write_video,
+)
+from deepinv_lvtino.datasets._stored import Frames
 from deepinv_lvtino.models import spectral_image, spectral_video
-from deepinv_lvtino.optim import FrameNoise, Windowed
-from deepinv_lvtino.optim.windowed import plan, scene_cuts, temporal_matrix
-from deepinv_lvtino.physics import FramewisePhysics, TemporalBlur
+from deepinv_lvtino.optim import FrameNoise, LongPhysics, Windowed
+from deepinv_lvtino.optim.long import TemporalRows, temporal_matrix
+from deepinv_lvtino.optim.windowed import plan, scene_cuts
+from deepinv_lvtino.physics import (
+    FramewisePhysics,
+    SeparableVideoPhysics,
+    TemporalBlur,
+)
 from helpers import psnr, rand, translating
 
 
@@ -150,6 +161,65 @@ def test_what_cannot_be_cut_is_refused():
     jpeg = make_problem("jpeg", (3, 25, 16, 16))
     with pytest.raises(NotImplementedError, match="JPEGCompression"):
         Windowed(LVTINO())(torch.rand(1, 3, 25, 16, 16), jpeg)
+
+    def growing(n):
+        """A longer and longer exposure."""
+        return SeparableVideoPhysics((3, n, 8, 8), temporal=torch.ones(n, n).tril())
+
+    with pytest.raises(NotImplementedError, match="cannot be made longer"):
+        LongPhysics(growing, 200)
+
+
+@pytest.mark.parametrize("name", ["A", "B", "C", "sr4-temporal", "sr4"])
+@pytest.mark.parametrize("border", ["replicate", "reflect"])
+@pytest.mark.parametrize("frames", [61, 200, 203])
+def test_long_operators_are_those_of_the_whole_video(name, border, frames):
+    def make(n):
+        return make_problem(name, (3, n, 8, 8), time_border=border)
+
+    whole = make(frames)
+    found = LongPhysics(make, frames)
+    assert found.img_size == whole.img_size
+    assert found.measurement_size == whole.measurement_size
+    matrix = temporal_matrix(whole, 0)
+    rows = found.rows
+    assert torch.equal(rows.block((0, len(matrix)), (0, frames)), matrix)
+    part = rows.block((5, 8), (3, 40))
+    assert torch.equal(part, matrix[5:8, 3:40])
+    assert rows.spans() == TemporalRows(matrix).spans()
+
+
+@pytest.mark.parametrize("name", ["A", "B"])
+def test_long_videos_are_restored_as_whole_ones_and_go_on_where_they_stopped(name):
+    def make(n):
+        return make_problem(name, (3, n, 16, 16), time_border="replicate")
+
+    x = translating(90, 16, 16, speed=1)
+    physics, long = make(90), LongPhysics(make, 90)
+    y = physics(x)
+    windowed = Windowed(Closest(), frames=17, overlap=4)
+    expected = windowed(y, physics)
+    stored = StoredVideo(Frames(), 25)
+    for frame in y[0].unbind(1):
+        stored.frames.append(frame)
+    pieces = list(windowed.resume(stored, long))
+    assert torch.equal(torch.cat([piece for piece, _ in pieces], dim=2), expected)
+    state = pieces[2][1]
+    assert state.windows == 3
+    again = [piece for piece, _ in windowed.resume(stored, long, state)]
+    before = [piece for piece, _ in pieces[:3]]
+    assert torch.equal(torch.cat([*before, *again], dim=2), expected)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "inpaint"])
+def test_frames_by_themselves_of_any_operator(name):
+    def make(n):
+        return make_problem(name, (3, n, 16, 16))
+
+    x = translating(20, 16, 16, speed=1)
+    y = make(20)(x)
+    found = Windowed(PseudoInverse(), 7, 0)(y, LongPhysics(make, 20))
+    assert torch.equal(found, make(20).A_dagger(y))
     with pytest.raises(ValueError, match="`overlap` must be below"):
         Windowed(PseudoInverse(), frames=4, overlap=4)
 

@@ -16,8 +16,10 @@ from deepinv_lvtino.datasets.dead_leaves import (
 )
 from deepinv_lvtino.datasets.procedural import procedural_clip
 from deepinv_lvtino.datasets.video import (
+    StoredVideo,
     VideoClip,
     check_output,
+    open_video,
     read_video,
     resize_video,
     write_video,
@@ -26,6 +28,7 @@ from deepinv_lvtino.datasets.video import (
 __all__ = [
     "Companions",
     "DeadLeavesVideos",
+    "StoredVideo",
     "VideoClip",
     "VideoCollection",
     "adobe240",
@@ -35,6 +38,7 @@ __all__ = [
     "find_companions",
     "find_videos",
     "gopro240",
+    "open_video",
     "procedural_clip",
     "read_video",
     "resize_video",

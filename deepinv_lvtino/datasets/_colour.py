@@ -26,7 +26,7 @@ _MATRICES = {
     7: (0.212, 0.087),
     9: (0.2627, 0.0593),
 }
-_BT601, _BT709 = 5, 1
+_BT601, _BT709, _BT2020 = 5, 1, 9
 _LIMITED, _FULL = 1, 2
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
@@ -44,6 +44,10 @@ _D65 = (0.3127, 0.3290)
 # of displays: BT.1886, and by the transfer function (4: gamma 2.2, 13: sRGB)
 _BT1886_GAMMA = 2.4
 _DISPLAY_GAMMAS = {4: 2.2, 13: 2.2}
+
+# of HDR in cd/m²: white of graphics, and the brightest that is told apart; share of white
+# from which on it is compressed
+_WHITE, _PEAK, _KNEE = 203.0, 1000.0, 0.5
 
 # pixel formats with an alpha channel begin like this
 _OPAQUE = 254  # of 255: limited range and rounding take one
@@ -63,7 +67,7 @@ def is_opaque(frame: VideoFrame) -> bool:
     return bool(seen.min() >= _OPAQUE)
 
 
-def frame_to_rgb(frame: VideoFrame) -> np.ndarray:
+def frame_to_rgb(frame: VideoFrame, tonemap: bool = False) -> np.ndarray:
     r"""
     RGB values of a decoded frame, with the primaries of BT.709.
 
@@ -73,15 +77,21 @@ def frame_to_rgb(frame: VideoFrame) -> np.ndarray:
     8 bit on the way.
 
     :param av.VideoFrame frame: decoded frame, YUV, grey, palette or RGB, up to 16 bit.
+    :param bool tonemap: bring HDR (PQ and HLG) to the range of an ordinary display, see
+        :func:`to_standard_range`, rather than refuse it.
     :return: (numpy.ndarray) float32, shape ``(H, W, 3)``, in [0, 1].
     :raises ValueError: if the colour coding is one that this reader does not know.
     """
     transfer = int(getattr(frame, "color_trc", 2))
     primaries = int(getattr(frame, "color_primaries", 2))
+    if transfer in _HDR_TRANSFERS and tonemap:
+        known = primaries if primaries in _PRIMARIES else _BT2020
+        return to_standard_range(_values(frame), _HDR_TRANSFERS[transfer], known)
     if transfer in _HDR_TRANSFERS:
         msg = (
             f"its colours are HDR ({_HDR_TRANSFERS[transfer]}), which are not values in "
-            "[0, 1] of an ordinary display. Convert it first, for example with `ffmpeg "
+            "[0, 1] of an ordinary display. Have it converted (`tonemap=True`, on the "
+            "command line --tonemap), or do it yourself, for example with `ffmpeg "
             "-i IN -vf zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,"
             "tonemap=hable:desat=0,zscale=t=bt709:m=bt709:r=tv,format=yuv420p -crf 12 "
             "-c:a copy OUT.mp4`"
@@ -111,6 +121,54 @@ def to_bt709(rgb: np.ndarray, primaries: int, gamma: float) -> np.ndarray:
     matrix = np.linalg.inv(_to_xyz(1)) @ _to_xyz(primaries)
     linear = np.clip(rgb.astype(np.float64) ** gamma @ matrix.T, 0.0, 1.0)
     return (linear ** (1 / gamma)).astype(np.float32)
+
+
+def to_standard_range(rgb: np.ndarray, transfer: str, primaries: int) -> np.ndarray:
+    r"""
+    HDR values as those of an ordinary display, BT.709.
+
+    The light of the display (BT.2100) is taken relative to 203 cd/m², the white of
+    graphics (BT.2408), in the primaries of BT.709. Up to half of that it stays; above,
+    the largest of the three channels is compressed, so that 1000 cd/m² become 1, and the
+    others keep their ratio to it.
+
+    :param numpy.ndarray rgb: values in [0, 1], last axis RGB.
+    :param str transfer: ``'PQ'`` or ``'HLG'``.
+    :param int primaries: code of H.273: 1, 9 or 12.
+    :return: (numpy.ndarray) values in [0, 1], float32.
+    """
+    signal = rgb.astype(np.float64)
+    light = _light_of_pq(signal) if transfer == "PQ" else _light_of_hlg(signal)
+    matrix = np.linalg.inv(_to_xyz(1)) @ _to_xyz(primaries)
+    light = np.clip(light / _WHITE @ matrix.T, 0.0, _PEAK / _WHITE)
+    level = light.max(axis=-1, keepdims=True)
+    ratio = _compressed(level) / np.maximum(level, 1e-9)
+    return (np.clip(light * ratio, 0, 1) ** (1 / _BT1886_GAMMA)).astype(np.float32)
+
+
+def _light_of_pq(signal: np.ndarray) -> np.ndarray:
+    """Light of a display in cd/m² (SMPTE ST 2084)."""
+    m1, m2 = 2610 / 16384, 2523 / 32
+    c1, c2, c3 = 3424 / 4096, 2413 / 128, 2392 / 128
+    power = signal ** (1 / m2)
+    return 10000 * (np.maximum(power - c1, 0) / (c2 - c3 * power)) ** (1 / m1)
+
+
+def _light_of_hlg(signal: np.ndarray) -> np.ndarray:
+    """Light of a display of 1000 cd/m² (BT.2100: inverse OETF, then OOTF of gamma 1.2)."""
+    a = 0.17883277
+    b, c = 1 - 4 * a, 0.5 - a * np.log(4 * a)
+    scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
+    luminance = scene @ np.array([0.2627, 0.6780, 0.0593])
+    return _PEAK * scene * luminance[..., None] ** 0.2
+
+
+def _compressed(level: np.ndarray) -> np.ndarray:
+    """The identity up to the knee; from there with slope 1 at first to 1 at the peak."""
+    room = 1 - _KNEE
+    over = np.maximum(level - _KNEE, 0) / room
+    largest = (_PEAK / _WHITE - _KNEE) / room
+    return np.minimum(level, _KNEE) + room * over * (1 + over / largest**2) / (1 + over)
 
 
 def _to_xyz(primaries: int) -> np.ndarray:
@@ -192,17 +250,23 @@ def _expand_chroma(
     return centred[..., 0], centred[..., 1]
 
 
-def rgb_to_yuv(rgb: np.ndarray, subsample: bool) -> np.ndarray:
+def rgb_to_yuv(
+    rgb: np.ndarray, subsample: bool, bits: int = 8, rows: bool = True
+) -> np.ndarray:
     r"""
-    8-bit YUV planes of a frame, BT.709 matrix, limited range.
+    YUV planes of a frame, BT.709 matrix, limited range.
 
     Chroma of 4:2:0 is filtered and placed as H.264 expects: on the left one of each two
     columns, between each two rows.
 
     :param numpy.ndarray rgb: shape ``(H, W, 3)``, floating point, in [0, 1].
     :param bool subsample: 4:2:0, for even sizes, rather than 4:4:4.
-    :return: (numpy.ndarray) uint8, in the layout of ``VideoFrame.from_ndarray``.
+    :param int bits: bits of a value.
+    :param bool rows: whether subsampling is along the rows too, 4:2:2 if not.
+    :return: (numpy.ndarray) uint8, or uint16 above 8 bits: planes one after the other, in
+        the layout of ``VideoFrame.from_ndarray`` for 4:2:0 and 4:4:4.
     """
+    kind, unit = (np.uint8, 1) if bits == 8 else (np.uint16, 2 ** (bits - 8))
     k_r, k_b = _MATRICES[_BT709]
     r, g, b = (rgb[..., i] for i in range(3))
     y = k_r * r + (1 - k_r - k_b) * g + k_b * b
@@ -212,12 +276,11 @@ def rgb_to_yuv(rgb: np.ndarray, subsample: bool) -> np.ndarray:
         128 + 224 * (r - y) / (2 * (1 - k_r)),
     ]
     if not subsample:
-        return np.round(np.stack([luma, *chroma])).astype(np.uint8)
+        return np.round(unit * np.stack([luma, *chroma])).astype(kind)
     small = []
     for plane in chroma:
-        rows = (plane[0::2] + plane[1::2]) / 2
-        wide = np.pad(rows, ((0, 0), (1, 0)), mode="edge")
+        tall = (plane[0::2] + plane[1::2]) / 2 if rows else plane
+        wide = np.pad(tall, ((0, 0), (1, 0)), mode="edge")
         small.append((wide[:, :-1:2] + 2 * wide[:, 1::2] + wide[:, 2::2]) / 4)
-    flat = np.concatenate([plane.ravel() for plane in (luma, *small)])
-    height, width = luma.shape
-    return np.round(flat.reshape(height * 3 // 2, width)).astype(np.uint8)
+    flat = np.round(unit * np.concatenate([p.ravel() for p in (luma, *small)]))
+    return flat.reshape(-1, luma.shape[1]).astype(kind)

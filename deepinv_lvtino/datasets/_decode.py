@@ -2,7 +2,10 @@ r"""Decoding of video files through PyAV, and the checks that nothing is missing
 
 from __future__ import annotations
 
+import math
 import re
+from bisect import bisect
+from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -22,6 +25,7 @@ from deepinv_lvtino.datasets._names import (
     check_size,
     only_this_file,
 )
+from deepinv_lvtino.datasets._stored import Frames
 from deepinv_lvtino.datasets._streams import choose_video
 
 if TYPE_CHECKING:
@@ -29,8 +33,8 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _CFR_REMEDY = (
-    "Re-encode it at a constant rate, for example with "
-    "`ffmpeg -i IN -vf fps=30 -crf 12 OUT.mp4`."
+    "Have frames repeated and left out by their times (`constant_rate=True`, on the "
+    "command line --rate constant), or encode it again at a constant rate."
 )
 _COMMON_RATES = [
     Fraction(n) for n in (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 100, 120)
@@ -50,11 +54,26 @@ _ERRORS = "crccheck+bitstream+buffer"
 _HIDDEN = frozenset({"vp8", "mpeg4", "msmpeg4", "msmpeg4v2", "msmpeg4v1", "libvpx"})
 
 
+@dataclass(frozen=True)
+class Conversions:
+    r"""
+    What is done with kinds of video that are refused by default.
+
+    :param bool deinterlace: interlaced frames become progressive ones.
+    :param bool constant_rate: frames at uneven times are doubled or left out.
+    :param bool tonemap: HDR becomes the range of an ordinary display.
+    """
+
+    deinterlace: bool = False
+    constant_rate: bool = False
+    tonemap: bool = False
+
+
 @dataclass
 class _Reading:
     """Frames kept, and the times of all frames decoded."""
 
-    frames: list[Tensor]
+    frames: Frames
     times: list[Fraction | None]
     packets: int = 0
     hidden: int = 0
@@ -66,8 +85,9 @@ def decode_file(
     start: int,
     num_frames: int | None,
     faults: Faults,
-    deinterlace: bool = False,
-) -> tuple[list[Tensor], Fraction]:
+    frames: Frames,
+    conversions: Conversions = Conversions(),
+) -> tuple[Frames, Fraction, list[str]]:
     r"""
     Frames of a video file.
 
@@ -75,9 +95,10 @@ def decode_file(
     :param int start: frames left out at the beginning.
     :param int num_frames: frames to read; all by default.
     :param Faults faults: what is done about damage.
-    :param bool deinterlace: whether interlaced frames become progressive ones.
-    :return: (tuple[list[torch.Tensor], fractions.Fraction]) the frames, ``(3, H, W)``
-        each, fewer than asked where the file has fewer, and the frame rate in Hz.
+    :param Frames frames: where they are put.
+    :param Conversions conversions: what is done with unusual kinds.
+    :return: (tuple) the frames, ``(3, H, W)`` each, fewer than asked where the file has
+        fewer, the frame rate in Hz, and what was done in words.
     :raises ValueError: if the file cannot be read as one video of constant frame rate, or
         is damaged.
     """
@@ -109,21 +130,29 @@ def decode_file(
             }
             stream.codec_context.thread_type = "NONE"
             stream.codec_context.thread_count = 1
-            progressive = Deinterlacer(stream) if deinterlace else None
-            reading = _decode(faults, file, stream, start, num_frames, log, progressive)
+            # what is resampled is cut to length afterwards
+            asked = (0, None) if conversions.constant_rate else (start, num_frames)
+            reading = _decode(faults, file, stream, *asked, log, frames, conversions)
             if not reading.times:
                 msg = f"`path`: no frame of {path} can be decoded. {_TRUNCATED}"
                 raise ValueError(msg)
             if known.fault:
                 faults.add(known.fault)
-            rate = _frame_rate(faults, stream, reading.times)
+            rate, order, notes = _frame_rate(
+                faults, stream, reading.times, conversions.constant_rate
+            )
             if reading.ended:
                 _check_complete(faults, file, stream, reading, rate, known)
     except av.error.FFmpegError as error:
         reason = error.strerror or str(error)
         msg = f"`path`: {path} cannot be read as a video ({reason}). {_TRUNCATED}"
         raise ValueError(msg) from error
-    return reading.frames, rate
+    if order is not None:
+        frames.reorder(order)
+    if conversions.constant_rate:
+        stop = len(frames) if num_frames is None else start + num_frames
+        frames.reorder([*range(start, min(stop, len(frames)))])
+    return frames, rate, notes
 
 
 _TRUNCATED = "Is the file a complete video? Copy or encode it again."
@@ -136,9 +165,11 @@ def _decode(
     start: int,
     num_frames: int | None,
     log: Log,
-    progressive: Deinterlacer | None,
+    frames_read: Frames,
+    conversions: Conversions,
 ) -> _Reading:
-    reading = _Reading([], [])
+    progressive = Deinterlacer(stream) if conversions.deinterlace else None
+    reading = _Reading(frames_read, [])
     last = None if num_frames is None else start + num_frames
     decoder, demuxer = stream.codec_context.name, container.format.name
     size = log.refused_size()
@@ -169,8 +200,9 @@ def _decode(
                 else frame.pts * Fraction(frame.time_base)
             )
             if len(reading.times) > start:
-                reading.frames.append(_to_tensor(faults.path, frame))
-                _check_same_size(faults.path, reading.frames)
+                tensor = _to_tensor(faults.path, frame, conversions.tonemap)
+                _check_same_size(faults.path, reading.frames, tensor)
+                reading.frames.append(tensor)
         fault = log.damage(decoder, demuxer)
         if fault:
             faults.add(f"is damaged ({fault})", at)
@@ -244,8 +276,8 @@ def _frame_of(packet: Packet, stream: VideoStream, reading: _Reading) -> int:
     return max(0, round((packet.pts * Fraction(packet.time_base) - first) * rate))
 
 
-def _check_same_size(path: Path, frames: list[Tensor]) -> None:
-    if frames[-1].shape != frames[0].shape:
+def _check_same_size(path: Path, frames: Frames, frame: Tensor) -> None:
+    if len(frames) and frame.shape != frames.shape:
         msg = (
             f"`path`: the frame size of {path} changes on the way. Re-encode it at one "
             "size."
@@ -253,7 +285,7 @@ def _check_same_size(path: Path, frames: list[Tensor]) -> None:
         raise ValueError(msg)
 
 
-def _to_tensor(path: Path, frame: VideoFrame) -> Tensor:
+def _to_tensor(path: Path, frame: VideoFrame, tonemap: bool = False) -> Tensor:
     check_size(path, frame.height, frame.width)
     if frame.interlaced_frame:
         msg = (
@@ -265,7 +297,7 @@ def _to_tensor(path: Path, frame: VideoFrame) -> Tensor:
         msg = f"`path`: {path} has transparent pixels. {_FLATTEN}"
         raise ValueError(msg)
     try:
-        rgb = frame_to_rgb(frame)
+        rgb = frame_to_rgb(frame, tonemap)
     except ValueError as error:
         msg = f"`path`: {path} cannot be converted to RGB: {error}."
         raise ValueError(msg) from error
@@ -296,12 +328,14 @@ def _turn(path: Path, rgb: np.ndarray, frame: VideoFrame) -> np.ndarray:
 
 
 def _frame_rate(
-    faults: Faults, stream: VideoStream, times: list[Fraction | None]
-) -> Fraction:
+    faults: Faults, stream: VideoStream, times: list[Fraction | None], constant: bool
+) -> tuple[Fraction, list[int] | None, list[str]]:
     """
     The rate on which all time stamps lie, up to the rounding of the container.
 
-    Of a damaged file it is the one that it declares, frames being missing.
+    Of a damaged file it is the one that it declares, frames being missing. Of frames at
+    uneven times it is a common one near to their mean, if that is asked for, with the
+    frame that is shown at each of its moments, and what that means in words.
     """
     declared = [stream.guessed_rate, stream.average_rate, stream.base_rate]
     rates = [Fraction(rate) for rate in declared if rate]
@@ -315,10 +349,12 @@ def _frame_rate(
         unit = Fraction(stream.time_base or Fraction(1, 1000))
         for rate in rates:
             if _fits(known, rate, unit):
-                return rate
+                return rate, None, []
+        if constant and span > 0:
+            return _resampled(faults.path, known, mean)
         if faults.notes and rates:
             faults.add("has gaps in time, which are closed up")
-            return rates[0]
+            return rates[0], None, []
         steps = [float(b - a) * 1000 for a, b in pairwise(known)]
         msg = (
             f"`path`: {faults.path} has a variable frame rate (frames {min(steps):.4g} to "
@@ -329,7 +365,28 @@ def _frame_rate(
     if not rates:
         msg = f"`path`: {faults.path} does not say its frame rate. {_CFR_REMEDY}"
         raise ValueError(msg)
-    return rates[0]
+    return rates[0], None, []
+
+
+def _resampled(
+    path: Path, times: list[Fraction], mean: Fraction
+) -> tuple[Fraction, list[int], list[str]]:
+    """Frames shown at the moments of the common rate nearest to the mean one."""
+    rate = min(_COMMON_RATES, key=lambda rate: abs(math.log(rate / mean)))
+    count = round((times[-1] - times[0]) * rate) + 1
+    # the last frame that begins before the middle of a moment
+    starts = [float((time - times[0]) * rate) for time in times]
+    order = [bisect(starts, k + 0.5) - 1 for k in range(count)]
+    uses = Counter(order)
+    doubled = [k for k, used in uses.items() if used > 1]
+    dropped = [k for k in range(len(times)) if k not in uses]
+    notes = [f"{path} has a variable frame rate, resampled at {float(rate):.6g} Hz"]
+    for words, numbers in (("repeated", doubled), ("left out", dropped)):
+        if numbers:
+            few = ", ".join(map(str, numbers[:20]))
+            more = ", ..." if len(numbers) > 20 else ""
+            notes.append(f"{len(numbers)} frames are {words}: {few}{more}")
+    return rate, order, notes
 
 
 def _fits(times: list[Fraction], rate: Fraction, unit: Fraction) -> bool:

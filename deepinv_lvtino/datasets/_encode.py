@@ -29,6 +29,7 @@ def encode_file(
     crf: int,
     lossless: bool,
     *,
+    bits: int = 8,
     subsample: bool = True,
     x264: str = "",
     companions: Companions | None = None,
@@ -37,11 +38,13 @@ def encode_file(
     Encode frames; see :func:`deepinv_lvtino.datasets.write_video` for what is written.
 
     :param pathlib.Path path: the file; its suffix decides the container.
-    :param Iterable[numpy.ndarray] images: uint8 RGB frames ``(H, W, 3)``.
+    :param Iterable[numpy.ndarray] images: uint8 RGB frames ``(H, W, 3)``, or uint16 ones
+        for 10 bits.
     :param tuple[int, int] size: ``(H, W)``.
     :param fractions.Fraction fps: frames per second.
     :param int crf: quality from 0 (best) to 51.
     :param bool lossless: whether to keep the 8-bit RGB values.
+    :param int bits: 8 or 10 bits of a value.
     :param bool subsample: whether colour may be stored at half the resolution.
     :param str x264: further settings of libx264, which is then needed.
     :param Companions companions: sound and the like to copy beside the frames.
@@ -59,7 +62,10 @@ def encode_file(
 
     height, width = size
     even = subsample and height % 2 == 0 and width % 2 == 0
-    codec, pixels, options = _codec(path.suffix, even, crf, lossless)
+    if bits == 10:
+        codec, pixels, options = _deep_codec(path.suffix, even, crf, lossless)
+    else:
+        codec, pixels, options = _codec(path.suffix, even, crf, lossless)
     if x264:
         if codec != "libx264":
             msg = "`path`: this needs PyAV with libx264. Install PyAV's own wheel."
@@ -70,6 +76,8 @@ def encode_file(
         stream: Any = container.add_stream(codec, rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         stream.codec_context.time_base = 1 / fps
+        if codec == "libx265" and path.suffix.lower() in (".mp4", ".mov"):
+            stream.codec_context.codec_tag = "hvc1"  # which Apple's players ask for
         _tag(stream.codec_context, rgb)
         if companions is not None and companions.pixel_shape != 1:
             stream.codec_context.sample_aspect_ratio = companions.pixel_shape
@@ -96,12 +104,28 @@ def _frame(image: np.ndarray, pixels: str) -> VideoFrame:
     if rgb:
         frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format=pixels)
     else:
-        planes = rgb_to_yuv(
-            image.astype(np.float32) / 255, subsample=pixels == "yuv420p"
-        )
-        frame = av.VideoFrame.from_ndarray(planes, pixels)
+        values = image.astype(np.float32) / np.iinfo(image.dtype).max
+        bits = 10 if pixels.endswith("10le") else 8
+        planes = rgb_to_yuv(values, "444" not in pixels, bits, "420" in pixels)
+        if bits == 8:
+            frame = av.VideoFrame.from_ndarray(planes, pixels)
+        else:
+            frame = av.VideoFrame(image.shape[1], image.shape[0], pixels)
+            _fill(frame, planes.ravel())
     _tag(frame, rgb)
     return frame
+
+
+def _fill(frame: VideoFrame, values: np.ndarray) -> None:
+    """Planes of 16-bit values, one after the other, into a frame."""
+    first = 0
+    for plane in frame.planes:
+        width, height = plane.width, plane.height
+        part = values[first : first + width * height].reshape(height, width)
+        first += part.size
+        padded = np.zeros((height, plane.line_size // 2), np.uint16)
+        padded[:, :width] = part
+        plane.update(padded.tobytes())
 
 
 @contextmanager
@@ -123,6 +147,27 @@ def _tag(target: Any, rgb: bool) -> None:
     target.color_primaries = target.color_trc = 1
     if not rgb:
         target.colorspace, target.color_range = 1, 1
+
+
+def _deep_codec(
+    suffix: str, even: bool, crf: int, lossless: bool
+) -> tuple[str, str, dict[str, str]]:
+    """H.265 of 10 bit, or ProRes in .mov."""
+    import av
+
+    suffix = suffix.lower()
+    codec = "prores_ks" if suffix == ".mov" else "libx265"
+    if lossless or suffix == ".avi" or not even or codec not in av.codecs_available:
+        msg = (
+            "`bits`: 10 bits are stored as H.265 in .mp4 and .mkv, or ProRes in .mov, "
+            "with loss and for even sizes. Choose one of these, or a folder, which has "
+            "PNG frames of 16 bit without loss."
+        )
+        raise ValueError(msg)
+    if codec == "prores_ks":
+        return codec, "yuv422p10le", {"profile": "hq", "vendor": "apl0"}
+    quiet = {"x265-params": "log-level=error"}
+    return codec, "yuv420p10le", {"crf": str(crf), "preset": "medium", **quiet}
 
 
 def _codec(

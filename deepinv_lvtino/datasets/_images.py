@@ -9,11 +9,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from deepinv_lvtino.datasets._colour import frame_to_rgb
@@ -54,6 +55,10 @@ class SeveralPictures(ValueError):
     """A file with more than one picture."""
 
 
+class OtherColours(ValueError):
+    """A picture whose colour space cannot be converted."""
+
+
 def list_frames(folder: Path) -> list[Path]:
     r"""
     Image files of a folder in natural order (``2.png`` before ``10.png``).
@@ -79,7 +84,8 @@ def read_image(path: Path) -> np.ndarray:
     One image file as RGB.
 
     Grey, palette and CMYK images are converted, the EXIF orientation is applied, 16-bit
-    images keep their precision.
+    images keep their precision. Colours of a profile other than sRGB (Display P3, Adobe
+    RGB) are converted to sRGB, 8-bit ones by Little CMS; 16-bit ones are refused.
 
     :param pathlib.Path path: the file.
     :return: (numpy.ndarray) float32, shape ``(H, W, 3)``, in [0, 1].
@@ -109,7 +115,27 @@ def _as_rgb(path: Path, turned: Image.Image) -> np.ndarray:
                 "behind them. Flatten the frames on a background first."
             )
             raise ValueError(msg)
-    return np.asarray(turned.convert("RGB"), dtype=np.float32) / 255
+    rgb = turned.convert("RGB")
+    profile = _wide_profile(turned)
+    if profile is not None and turned.mode in ("RGB", "RGBA", "P"):
+        to = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+        changed = ImageCms.profileToProfile(rgb, profile, to)
+        rgb = rgb if changed is None else changed
+    return np.asarray(rgb, dtype=np.float32) / 255
+
+
+def _wide_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
+    """The colour profile of a picture, if it is another one than sRGB."""
+    stored = image.info.get("icc_profile")
+    if not stored:
+        return None
+    try:
+        profile = ImageCms.ImageCmsProfile(BytesIO(stored))
+        name = ImageCms.getProfileDescription(profile)
+    except (ImageCms.PyCMSError, OSError):
+        return None  # as every viewer does with a profile that cannot be read
+    rgb = profile.profile.xcolor_space.strip() == "RGB"
+    return profile if rgb and "srgb" not in name.lower() else None
 
 
 def count_pictures(path: Path) -> int:
@@ -183,6 +209,12 @@ def _load(path: Path) -> Image.Image | None:
                 _check_single(path, image)
                 deep = _is_deep(path, image)
                 fault = _tiff_fault(path, image)
+                if deep and _wide_profile(image) is not None:
+                    msg = (
+                        f"`path`: {path} has 16-bit colour in another colour space than "
+                        "sRGB. Convert the frames to sRGB first."
+                    )
+                    raise OtherColours(msg)
                 image.verify()  # checksums, where the format has them
             if not fault:
                 with Image.open(file, formats=_FORMATS) as image:
@@ -190,7 +222,7 @@ def _load(path: Path) -> Image.Image | None:
                     turned = ImageOps.exif_transpose(image)
                     if image.format in ("JPEG", "MPO"):
                         fault = _jpeg_fault(path)
-    except (TooLarge, SeveralPictures):
+    except (TooLarge, SeveralPictures, OtherColours):
         raise
     except UnidentifiedImageError as error:
         msg = "is not an image that can be read"
@@ -348,9 +380,16 @@ def _read_deep_png(path: Path) -> np.ndarray:
 
 def write_image(path: Path, rgb: np.ndarray) -> None:
     r"""
-    Write 8-bit RGB as a PNG.
+    Write RGB as a PNG of 8 or 16 bit.
 
     :param pathlib.Path path: the file.
-    :param numpy.ndarray rgb: uint8, shape ``(H, W, 3)``.
+    :param numpy.ndarray rgb: uint8 or uint16, shape ``(H, W, 3)``.
     """
+    if rgb.dtype == np.uint16:
+        import cv2
+
+        done, packed = cv2.imencode(".png", np.ascontiguousarray(rgb[..., ::-1]))
+        assert done
+        path.write_bytes(packed.tobytes())
+        return
     Image.fromarray(rgb).save(path, format="PNG")

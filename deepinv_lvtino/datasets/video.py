@@ -3,6 +3,7 @@ r"""Video files and folders of frames, as tensors and back."""
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from deepinv_lvtino._staging import Stage
 from deepinv_lvtino.datasets._damage import Faults, check_damaged
-from deepinv_lvtino.datasets._decode import decode_file
+from deepinv_lvtino.datasets._decode import Conversions, decode_file
 from deepinv_lvtino.datasets._encode import encode_file
 from deepinv_lvtino.datasets._folders import list_sequence
 from deepinv_lvtino.datasets._images import (
@@ -27,6 +28,7 @@ from deepinv_lvtino.datasets._images import (
     read_stack,
     write_image,
 )
+from deepinv_lvtino.datasets._stored import Frames
 from deepinv_lvtino.datasets._streams import Companions
 from deepinv_lvtino.utils import check_integer, check_tensor
 
@@ -45,11 +47,73 @@ class VideoClip:
     :param fractions.Fraction fps: frames per second.
     :param tuple[str, ...] damage: what is wrong with the file it was read from, where
         that was accepted.
+    :param tuple[str, ...] notes: what was done with it, where that was asked for.
     """
 
     frames: Tensor
     fps: Fraction
     damage: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class StoredVideo:
+    r"""
+    A video of any length, of which parts are read when they are needed.
+
+    It is what :func:`open_video` gives, and in place of a tensor what
+    :meth:`deepinv_lvtino.optim.Windowed.stream` takes: ``video[:, :, 10:20]`` are ten
+    frames, shape ``(1, 3, 10, H, W)``.
+
+    :param Frames frames: the frames.
+    :param fractions.Fraction fps: frames per second.
+    :param tuple[str, ...] damage: as of :class:`VideoClip`.
+    :param tuple[str, ...] notes: as of :class:`VideoClip`.
+    """
+
+    def __init__(
+        self,
+        frames: Frames,
+        fps: Fraction,
+        damage: tuple[str, ...] = (),
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self.frames, self.fps = frames, fps
+        self.damage, self.notes = damage, notes
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape ``(1, 3, T, H, W)``."""
+        channels, height, width = self.frames.shape
+        return torch.Size((1, channels, len(self.frames), height, width))
+
+    def __getitem__(self, places: tuple[slice, slice, slice]) -> Tensor:
+        r"""
+        Some of the frames.
+
+        :param tuple[slice, slice, slice] places: the last of them says which, without
+            steps; the others take all.
+        :return: (:class:`torch.Tensor`) shape ``(1, 3, n, H, W)``.
+        :raises IndexError: if it is not of that form.
+        """
+        if (
+            not isinstance(places, tuple)
+            or len(places) != 3
+            or any(place != slice(None) for place in places[:2])
+            or not isinstance(places[2], slice)
+            or places[2].step not in (None, 1)
+        ):
+            msg = f"frames of a stored video are `video[:, :, 10:20]`; got {places}."
+            raise IndexError(msg)
+        start, stop, _ = places[2].indices(len(self.frames))
+        return self.frames.read(start, max(start, stop))[None]
+
+    def clip(self) -> VideoClip:
+        r"""
+        The whole video in memory.
+
+        :return: (:class:`VideoClip`) the video.
+        """
+        return VideoClip(self.frames.read(), self.fps, self.damage, self.notes)
 
 
 def read_video(
@@ -60,6 +124,8 @@ def read_video(
     fps: Fraction | float | None = None,
     damaged: str = "refuse",
     deinterlace: bool = False,
+    constant_rate: bool = False,
+    tonemap: bool = False,
 ) -> VideoClip:
     r"""
     Read a video file, or a folder of frames in natural order.
@@ -87,6 +153,12 @@ def read_video(
         ``'accept'``: take what is left, and list what is wrong in ``damage`` of the clip.
     :param bool deinterlace: make progressive frames of interlaced ones, by FFmpeg's filter
         ``bwdif``, as many as there are; refused by default.
+    :param bool constant_rate: resample a file with a variable frame rate at the common
+        rate nearest to its mean one, each moment showing the frame that its times say;
+        refused by default.
+    :param bool tonemap: bring HDR (PQ, HLG) to the range of an ordinary display: BT.709,
+        up to 1000 cd/m², 203 being white, compressed above half of that; refused by
+        default.
     :return: (:class:`VideoClip`) frames ``(3, T, H, W)`` in [0, 1] and frame rate.
     :raises FileNotFoundError: if there is no such file or folder.
     :raises TypeError: if a number of frames is not an integer.
@@ -107,6 +179,50 @@ def read_video(
         >>> tuple(clip.frames.shape), clip.fps
         ((3, 5, 32, 48), Fraction(25, 1))
     """
+    return open_video(
+        path,
+        num_frames,
+        start,
+        fps=fps,
+        damaged=damaged,
+        deinterlace=deinterlace,
+        constant_rate=constant_rate,
+        tonemap=tonemap,
+    ).clip()
+
+
+def open_video(
+    path: str | os.PathLike[str],
+    num_frames: int | None = None,
+    start: int = 0,
+    *,
+    fps: Fraction | float | None = None,
+    damaged: str = "refuse",
+    deinterlace: bool = False,
+    constant_rate: bool = False,
+    tonemap: bool = False,
+    folder: str | os.PathLike[str] | None = None,
+) -> StoredVideo:
+    r"""
+    Read a video of any length: as :func:`read_video`, but the frames stay out of memory.
+
+    The whole video is decoded and checked; beyond 256 MB its frames lie in a temporary
+    file (4 bytes for each value), which is gone when they are no longer needed.
+
+    :param str path: as of :func:`read_video`, and so are the others.
+    :param int num_frames: frames to read.
+    :param int start: frames to leave out at the beginning.
+    :param fractions.Fraction, float fps: frame rate of a folder.
+    :param str damaged: what to do with a damaged file.
+    :param bool deinterlace: make progressive frames of interlaced ones.
+    :param bool constant_rate: resample a variable frame rate.
+    :param bool tonemap: bring HDR to the range of an ordinary display.
+    :param str folder: where the temporary file is made; in that of the system by default.
+    :return: (:class:`StoredVideo`) the video.
+    :raises FileNotFoundError: if there is no such file or folder.
+    :raises TypeError: as :func:`read_video`.
+    :raises ValueError: as :func:`read_video`.
+    """
     path = Path(path)
     num_frames = None if num_frames is None else check_integer("num_frames", num_frames)
     start = check_integer("start", start)
@@ -124,11 +240,13 @@ def read_video(
         msg = f"`path`: there is no file or folder {path}."
         raise FileNotFoundError(msg)
     stack = path.suffix.lower() in IMAGE_SUFFIXES and count_pictures(path) > 1
+    frames = Frames(None if folder is None else Path(folder))
+    notes: list[str] = []
     if path.is_dir():
         rate = _FOLDER_FPS if fps is None else exact_fps(fps)
-        frames = _read_folder(path, start, num_frames, faults)
+        _read_folder(path, start, num_frames, faults, frames)
     elif stack:
-        frames, rate = _read_stack(path, start, num_frames, fps)
+        rate = _read_stack(path, start, num_frames, fps, frames)
     else:
         if fps is not None:
             msg = (
@@ -142,15 +260,18 @@ def read_video(
                 "holds the frames."
             )
             raise ValueError(msg)
-        frames, rate = decode_file(path, start, num_frames, faults, deinterlace)
-    if not frames or (num_frames is not None and len(frames) < num_frames):
+        conversions = Conversions(deinterlace, constant_rate, tonemap)
+        frames, rate, notes = decode_file(
+            path, start, num_frames, faults, frames, conversions
+        )
+    if not len(frames) or (num_frames is not None and len(frames) < num_frames):
         wanted = "at least one frame" if num_frames is None else f"{num_frames} frames"
         msg = (
             f"`num_frames`: {wanted} asked for from frame {start} of {path}, which has "
             f"only {len(frames)} from there. Ask for fewer."
         )
         raise ValueError(msg)
-    return VideoClip(torch.stack(frames, dim=1), rate, tuple(faults.notes))
+    return StoredVideo(frames, rate, tuple(faults.notes), tuple(notes))
 
 
 def _read_stack(
@@ -158,7 +279,8 @@ def _read_stack(
     start: int,
     num_frames: int | None,
     fps: Fraction | float | None,
-) -> tuple[list[Tensor], Fraction]:
+    frames: Frames,
+) -> Fraction:
     try:
         pictures, rate = read_stack(path)
     except DamagedImage as error:
@@ -175,13 +297,14 @@ def _read_stack(
     if rate is None:
         rate = _FOLDER_FPS if fps is None else exact_fps(fps)
     stop = None if num_frames is None else start + num_frames
-    chosen = (rgb.transpose(2, 0, 1) for rgb in pictures[start:stop])
-    return [torch.from_numpy(np.ascontiguousarray(rgb)) for rgb in chosen], rate
+    for rgb in pictures[start:stop]:
+        frames.append(torch.from_numpy(rgb.transpose(2, 0, 1)))
+    return rate
 
 
 def _read_folder(
-    folder: Path, start: int, num_frames: int | None, faults: Faults
-) -> list[Tensor]:
+    folder: Path, start: int, num_frames: int | None, faults: Faults, frames: Frames
+) -> None:
     paths = list_sequence(folder, faults)
     if not paths:
         msg = (
@@ -190,22 +313,21 @@ def _read_folder(
         )
         raise ValueError(msg)
     stop = None if num_frames is None else start + num_frames
-    frames: list[Tensor] = []
     for path in paths[start:stop]:
         try:
             rgb = read_image(path)
         except DamagedImage as error:
             faults.add(str(error), path=path)
             continue
-        frames.append(torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1))))
-        if frames[-1].shape != frames[0].shape:
+        frame = torch.from_numpy(rgb.transpose(2, 0, 1))
+        if len(frames) and frame.shape != frames.shape:
             msg = (
                 f"`path`: all frames must have one size; {path} is "
                 f"{rgb.shape[1]}x{rgb.shape[0]}, those before it are "
-                f"{frames[0].shape[2]}x{frames[0].shape[1]}. Remove or resize it."
+                f"{frames.shape[2]}x{frames.shape[1]}. Remove or resize it."
             )
             raise ValueError(msg)
-    return frames
+        frames.append(frame)
 
 
 def write_video(
@@ -216,6 +338,7 @@ def write_video(
     overwrite: bool = False,
     crf: int = 16,
     lossless: bool = False,
+    bits: int = 8,
     companions: Companions | None = None,
 ) -> Path:
     r"""
@@ -238,6 +361,8 @@ def write_video(
     :param bool lossless: store the 8-bit RGB values exactly, as H.264 RGB (or FFV1 in
         .mkv and .avi without ``libx264``), which not every player shows. Folders always
         are lossless.
+    :param int bits: 8 bits of a value, or 10: H.265 in .mp4 and .mkv, ProRes in .mov, and
+        PNG of 16 bit in a folder.
     :param Companions companions: sound, subtitles, chapters, metadata and pixel shape of
         another file to copy as they are, see :func:`find_companions`; what begins after
         the end of the frames is left out.
@@ -256,25 +381,69 @@ def write_video(
     if not 0 <= crf <= 51:
         msg = f"`crf` must be from 0 (best) to 51; got {crf}."
         raise ValueError(msg)
-    folder = not path.suffix
-    if fps is None and not folder:
+    if fps is None and path.suffix:
         msg = "`fps` is missing: a video file needs its frame rate. Give it in Hz."
         raise ValueError(msg)
+    images = (to_levels(frames[:, t], bits) for t in range(frames.shape[1]))
+    size = (int(frames.shape[2]), int(frames.shape[3]))
+    return write_images(
+        path,
+        images,
+        size,
+        fps,
+        overwrite=overwrite,
+        crf=crf,
+        lossless=lossless,
+        bits=bits,
+        companions=companions,
+    )
+
+
+def write_images(
+    path: Path,
+    images: Iterable[np.ndarray],
+    size: tuple[int, int],
+    fps: Fraction | float | None,
+    *,
+    overwrite: bool = False,
+    crf: int = 16,
+    lossless: bool = False,
+    bits: int = 8,
+    companions: Companions | None = None,
+) -> Path:
+    r"""
+    Write frames that come one after the other, as :func:`write_video` does a whole video.
+
+    :param pathlib.Path path: file or folder.
+    :param Iterable[numpy.ndarray] images: what :func:`to_levels` gives, one or more.
+    :param tuple[int, int] size: ``(H, W)``.
+    :param fractions.Fraction, float fps: frames per second of a file.
+    :param bool overwrite: replace what exists, as :func:`write_video`.
+    :param int crf: quality.
+    :param bool lossless: store the 8-bit values exactly.
+    :param int bits: 8 or 10.
+    :param Companions companions: what is copied beside the frames.
+    :return: (pathlib.Path) the path.
+    """
     rate = None if fps is None else exact_fps(fps)
-    images = (_eight_bit(frames, index) for index in range(frames.shape[1]))
     with Stage(
         [path], allowed=partial(check_output, path, overwrite=overwrite)
     ) as stage:
         temporary = stage.path(path)
-        if folder or rate is None:
+        if not path.suffix or rate is None:
             temporary.mkdir()
             for index, image in enumerate(images):
                 write_image(temporary / f"{index:05d}.png", image)
         else:
-            height, width = frames.shape[2:]
-            size = height, width
             encode_file(
-                temporary, images, size, rate, crf, lossless, companions=companions
+                temporary,
+                images,
+                size,
+                rate,
+                crf,
+                lossless,
+                bits=bits,
+                companions=companions,
             )
         stage.commit()
     return path
@@ -372,9 +541,21 @@ def exact_fps(fps: Fraction | float) -> Fraction:
     return Fraction(fps)
 
 
-def _eight_bit(frames: Tensor, index: int) -> np.ndarray:
-    frame = frames[:, index].detach().clamp(0, 1).permute(1, 2, 0)
-    return np.round(frame.to("cpu", torch.float32).numpy() * 255).astype(np.uint8)
+def to_levels(frame: Tensor, bits: int = 8) -> np.ndarray:
+    r"""
+    A frame as it is stored.
+
+    :param torch.Tensor frame: shape ``(3, H, W)``, values in [0, 1], clamped to that.
+    :param int bits: 8, or 10 for 16-bit levels, which an encoder rounds to 10.
+    :return: (numpy.ndarray) uint8 or uint16, shape ``(H, W, 3)``.
+    :raises ValueError: if ``bits`` is neither.
+    """
+    if bits not in (8, 10):
+        msg = f"`bits` must be 8 or 10; got {bits}."
+        raise ValueError(msg)
+    kind: type = np.uint8 if bits == 8 else np.uint16
+    values = frame.detach().clamp(0, 1).permute(1, 2, 0).to("cpu", torch.float32)
+    return np.round(values.numpy() * np.iinfo(kind).max).astype(kind)
 
 
 def resize_video(frames: Tensor, height: int, width: int) -> Tensor:

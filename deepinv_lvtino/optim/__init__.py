@@ -23,6 +23,7 @@ from deepinv_lvtino.optim.data_steps import (
 )
 from deepinv_lvtino.optim.iteration import LVTINOIteration
 from deepinv_lvtino.optim.landweber import LandweberStep
+from deepinv_lvtino.optim.long import LongPhysics
 from deepinv_lvtino.optim.lvtino import LVTINO
 from deepinv_lvtino.optim.motion import (
     Motion,
@@ -54,11 +55,13 @@ from deepinv_lvtino.optim.variation import (
     TemporalVariation,
     Variation,
 )
-from deepinv_lvtino.optim.windowed import FrameNoise, Windowed
+from deepinv_lvtino.optim.windowed import FrameNoise, Windowed, WindowState
 
 __all__ = [
     "FrameNoise",
+    "LongPhysics",
     "Windowed",
+    "WindowState",
     "ADMMTV",
     "LVTINO",
     "STARTS",

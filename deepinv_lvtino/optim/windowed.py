@@ -13,6 +13,8 @@ from deepinv.models import Reconstructor
 from deepinv.physics import Physics
 from torch import Tensor
 
+from deepinv_lvtino.datasets import StoredVideo
+from deepinv_lvtino.optim.long import LongPhysics, TemporalRows, temporal_matrix
 from deepinv_lvtino.optim.lvtino import LVTINO
 from deepinv_lvtino.physics import FramewisePhysics, SeparableVideoPhysics
 from deepinv_lvtino.utils import check_counts, check_integer, check_seed
@@ -20,6 +22,7 @@ from deepinv_lvtino.utils import check_counts, check_integer, check_seed
 #: Root mean square difference of successive measured frames, in intensity, from which on
 #: they may belong to different scenes, and by how much it must exceed the usual one.
 CUT_DIFFERENCE, CUT_RATIO = 0.12, 4.0
+_AT_A_TIME = 32  # measured frames, in the search for cuts
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,20 @@ class Window:
     known: int
     fresh: bool
     measured: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class WindowState:
+    r"""
+    What is needed to go on after a window.
+
+    :param int windows: windows that are done.
+    :param torch.Tensor kept: frames of theirs ``(B, C, n, H, W)`` that the next one sees;
+        ``None`` if it sees none.
+    """
+
+    windows: int = 0
+    kept: Tensor | None = None
 
 
 class Windowed(Reconstructor):
@@ -114,76 +131,116 @@ class Windowed(Reconstructor):
         """
         return torch.cat(list(self.stream(y, physics)), dim=2)
 
-    def stream(self, y: Tensor, physics: Physics) -> Iterator[Tensor]:
+    def stream(
+        self, y: Tensor | StoredVideo, physics: Physics | LongPhysics
+    ) -> Iterator[Tensor]:
         r"""
         Frames of the video as they are decided.
 
-        :param torch.Tensor y: measurement ``(B, C, t, h, w)``.
-        :param deepinv.physics.Physics physics: its operator, separable or frame by frame.
+        :param torch.Tensor y: measurement ``(B, C, t, h, w)``; of a long video what
+            :func:`deepinv_lvtino.datasets.open_video` gives.
+        :param deepinv.physics.Physics, LongPhysics physics: its operator, separable or
+            frame by frame.
         :return: (Iterator[torch.Tensor]) pieces ``(B, C, n, H, W)``, one after another.
         :raises NotImplementedError: if the operator cannot be cut in time.
         :raises ValueError: if the windows are too short for a measured frame.
         """
+        for decided, _ in self.resume(y, physics):
+            yield decided
+
+    def resume(
+        self,
+        y: Tensor | StoredVideo,
+        physics: Physics | LongPhysics,
+        state: WindowState | None = None,
+    ) -> Iterator[tuple[Tensor, WindowState]]:
+        r"""
+        Frames as they are decided, each piece with what is needed to go on after it.
+
+        :param torch.Tensor y: as of :meth:`stream`.
+        :param deepinv.physics.Physics, LongPhysics physics: as of :meth:`stream`.
+        :param WindowState state: where to go on; at the beginning by default.
+        :return: (Iterator[tuple]) pieces ``(B, C, n, H, W)``, and the states after them.
+        :raises NotImplementedError: as :meth:`stream`.
+        :raises ValueError: as :meth:`stream`.
+        """
+        rows = _rows(y, physics)
         windows = self.windows(y, physics)
-        temporal = temporal_matrix(physics, y.shape[2])
+        spans = rows.spans()
         noise = FrameNoise(self.seed)
-        kept: Tensor | None = None  # decided, and of use to the next window
-        for window, following in zip(windows, [*windows[1:], None], strict=True):
-            past = None if window.fresh else kept
-            video = self._window(window, temporal, y, physics, past, noise)
+        state = WindowState() if state is None else state
+        for number in range(state.windows, len(windows)):
+            window = windows[number]
+            following = windows[number + 1] if number + 1 < len(windows) else None
+            past = None if window.fresh else state.kept
+            video = self._window(window, rows, y, physics, past, noise)
             if past is not None:
                 apart = past.shape[2] - window.known
                 video = _faded(past[:, :, apart:], video)
             shared = following.known if following is not None else 0
-            yield video[:, :, : video.shape[2] - shared]
-            # a measured frame may need what lies before the overlap as well
-            if past is not None:
-                video = torch.cat([past[:, :, :apart], video], dim=2)
-            kept = video[:, :, -self.frames :]
+            decided = video[:, :, : video.shape[2] - shared]
+            kept = None
+            if following is not None and not following.fresh:
+                # a measured frame may need what lies before the overlap as well
+                if past is not None:
+                    video = torch.cat([past[:, :, :apart], video], dim=2)
+                seen = [spans[j][0] for j in range(*following.measured)]
+                need = window.stop - min([following.start, *seen])
+                if need > 0:
+                    kept = video[:, :, max(0, video.shape[2] - need) :].clone()
+            state = WindowState(number + 1, kept)
+            yield decided, state
 
-    def windows(self, y: Tensor, physics: Physics) -> list[Window]:
+    def windows(
+        self, y: Tensor | StoredVideo, physics: Physics | LongPhysics
+    ) -> list[Window]:
         r"""
         Windows over a video.
 
-        :param torch.Tensor y: measurement ``(B, C, t, h, w)``.
-        :param deepinv.physics.Physics physics: its operator.
+        :param torch.Tensor y: measurement, as of :meth:`stream`.
+        :param deepinv.physics.Physics, LongPhysics physics: its operator.
         :return: (list[Window]) the windows, in order.
         :raises NotImplementedError: if the operator cannot be cut in time.
         :raises ValueError: if the windows are too short for a measured frame.
         """
-        temporal = temporal_matrix(physics, y.shape[2])
         scenes = scene_cuts(y) if self.cuts else []
-        return plan(temporal, self.frames, self.overlap, scenes)
+        return plan(_rows(y, physics), self.frames, self.overlap, scenes)
 
     def _window(
         self,
         window: Window,
-        temporal: Tensor,
-        y: Tensor,
-        physics: Physics,
+        rows: TemporalRows,
+        y: Tensor | StoredVideo,
+        physics: Physics | LongPhysics,
         decided: Tensor | None,
         noise: FrameNoise,
     ) -> Tensor:
-        first, last = window.measured
-        part = y[:, :, first:last]
+        part = y[:, :, slice(*window.measured)]
+        size = window.stop - window.start
+        if isinstance(physics, LongPhysics):
+            if not isinstance(physics.short, SeparableVideoPhysics):
+                return self._solve(part, physics.of_frames(size), None, window, noise)
+            physics = physics.short
         if isinstance(physics, FramewisePhysics):
             return self._solve(part, physics, None, window, noise)
         assert isinstance(physics, SeparableVideoPhysics)
-        rows = temporal[first:last]
-        inside = rows[:, window.start : window.stop]
-        plain = _in_time(physics, inside, physics.img_size)
+        part = part.to(physics.mask.device)
+        inside = rows.block(window.measured, (window.start, window.stop))
+        plain = in_time(physics, inside, physics.img_size)
         if decided is None:
             return self._solve(part, plain, None, window, noise)
         apart = decided.shape[2] - window.known  # frames before the window
-        seen = _in_time(physics, None, (len(decided[0]), decided.shape[2], 1, 1)).A(
+        seen = in_time(physics, None, (len(decided[0]), decided.shape[2], 1, 1)).A(
             decided
         )
-        share = rows[:, window.start - apart : window.start].to(y)
-        part = part - torch.einsum("ij,bcjhw->bcihw", share, seen[:, :, :apart])
+        share = rows.block(window.measured, (window.start - apart, window.start))
+        part = part - torch.einsum(
+            "ij,bcjhw->bcihw", share.to(part), seen[:, :, :apart]
+        )
         if not window.known:
             return self._solve(part, plain, None, window, noise)
-        eye = torch.eye(inside.shape[1], dtype=inside.dtype)[: window.known]
-        conditioned = _in_time(physics, torch.cat([inside, eye]), physics.img_size)
+        eye = torch.eye(size, dtype=inside.dtype)[: window.known]
+        conditioned = in_time(physics, torch.cat([inside, eye]), physics.img_size)
         start = self._start(part, plain)
         if start is not None:
             start[:, :, : window.known] = decided[:, :, apart:]
@@ -248,51 +305,31 @@ class FrameNoise:
         return torch.randn(like[:, :, :1].shape, generator=generator)
 
 
-def temporal_matrix(physics: Physics, measured: int) -> Tensor:
-    r"""
-    What an operator does along time.
-
-    :param deepinv.physics.Physics physics: the operator.
-    :param int measured: number of measured frames.
-    :return: (:class:`torch.Tensor`) matrix ``(t, T)``, float64, on the CPU.
-    :raises NotImplementedError: if it cannot be cut in time.
-    """
-    if isinstance(physics, FramewisePhysics):
-        return torch.eye(measured, dtype=torch.float64)
-    if not isinstance(physics, SeparableVideoPhysics):
-        msg = (
-            f"`physics` cannot be cut in time: a {type(physics).__name__} is neither a "
-            "SeparableVideoPhysics nor a FramewisePhysics. Restore the video as a whole."
-        )
-        raise NotImplementedError(msg)
-    if physics.temporal is None:
-        return torch.eye(measured, dtype=torch.float64)
-    matrix = physics.temporal.detach().to("cpu", torch.float64)
-    if len(matrix) > 1 and bool(matrix[0, -1]) and bool(matrix[-1, 0]):
-        msg = (
-            "`physics` is circular in time: its last frames meet the first, so that no "
-            "window is complete. Build it with another border, `time_border='replicate'` "
-            "or `padding='replicate'`."
-        )
-        raise NotImplementedError(msg)
-    return matrix
+def _rows(y: Tensor | StoredVideo, physics: Physics | LongPhysics) -> TemporalRows:
+    if isinstance(physics, LongPhysics):
+        return physics.rows
+    return TemporalRows(temporal_matrix(physics, y.shape[2]))
 
 
 def plan(
-    temporal: Tensor, frames: int, overlap: int, cuts: list[int] | None = None
+    temporal: Tensor | TemporalRows,
+    frames: int,
+    overlap: int,
+    cuts: list[int] | None = None,
 ) -> list[Window]:
     r"""
     Windows over a video.
 
-    :param torch.Tensor temporal: matrix along time ``(t, T)``.
+    :param torch.Tensor, TemporalRows temporal: matrix along time ``(t, T)``.
     :param int frames: frames of a window.
     :param int overlap: frames shared with the window before.
     :param list[int] cuts: measured frames that begin a scene.
     :return: (list[Window]) windows that together cover all frames and measured frames.
     :raises ValueError: if ``frames`` are too few for a measured frame.
     """
-    measured, total = temporal.shape
-    spans = [_support(row) for row in temporal]
+    rows = TemporalRows(temporal) if isinstance(temporal, Tensor) else temporal
+    measured, total = rows.measured, rows.total
+    spans = rows.spans()
     steps = [b[0] - a[0] for a, b in zip(spans[:-1], spans[1:], strict=True)]
     factor = max([1, *steps])  # video frames for each measured one
     # where a scene of the video begins: at the first frame that its rows alone see
@@ -330,13 +367,7 @@ def plan(
     return windows
 
 
-def _support(row: Tensor) -> tuple[int, int]:
-    """First frame that a measured one sees, and the one after the last."""
-    seen = row.nonzero().flatten()
-    return (int(seen[0]), int(seen[-1]) + 1) if len(seen) else (0, 0)
-
-
-def scene_cuts(y: Tensor) -> list[int]:
+def scene_cuts(y: Tensor | StoredVideo) -> list[int]:
     r"""
     Measured frames that begin another scene.
 
@@ -344,26 +375,40 @@ def scene_cuts(y: Tensor) -> list[int]:
     square over squares of 8×8 pixels), and ``CUT_RATIO`` times as much as the frames around
     differ from each other.
 
-    :param torch.Tensor y: frames ``(B, C, t, h, w)``; a cut in any of the batch counts.
+    :param torch.Tensor y: frames ``(B, C, t, h, w)``, or a stored video; a cut in any of
+        the batch counts.
     :return: (list[int]) numbers of frames.
     """
     side = min(8, *y.shape[-2:])
-    small = torch.nn.functional.avg_pool3d(y, (1, side, side))
-    steps = small.diff(dim=2).square().mean(dim=(1, 3, 4)).sqrt()
-    found = set()
-    for one in steps:
+    found = []
+    last: Tensor | None = None
+    for first in range(0, y.shape[2], _AT_A_TIME):
+        part = y[:, :, first : first + _AT_A_TIME]
+        small = torch.nn.functional.avg_pool3d(part, (1, side, side))
+        joined = small if last is None else torch.cat([last, small], dim=2)
+        found.append(joined.diff(dim=2).square().mean(dim=(1, 3, 4)).sqrt())
+        last = small[:, :, -1:]
+    cuts = set()
+    for one in torch.cat(found, dim=1):
         for j, value in enumerate(one.tolist()):
             around = torch.cat([one[max(0, j - 4) : j], one[j + 1 : j + 5]])
             usual = float(around.median()) if len(around) else 0.0
             if value >= CUT_DIFFERENCE and value >= CUT_RATIO * usual:
-                found.add(j + 1)
-    return sorted(found)
+                cuts.add(j + 1)
+    return sorted(cuts)
 
 
-def _in_time(
+def in_time(
     physics: SeparableVideoPhysics, temporal: Tensor | None, size: tuple[int, ...]
 ) -> SeparableVideoPhysics:
-    """The same operator in space, another one along time."""
+    r"""
+    The same operator in space, another one along time.
+
+    :param SeparableVideoPhysics physics: the operator.
+    :param torch.Tensor temporal: matrix along time ``(t, T)``, or ``None`` for none.
+    :param tuple size: ``(C, T, ...)``: channels, and frames where there is no matrix.
+    :return: (SeparableVideoPhysics) the other one.
+    """
     channels = size[0]
     frames = size[1] if temporal is None else temporal.shape[1]
     return SeparableVideoPhysics(
