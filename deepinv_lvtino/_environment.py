@@ -2,6 +2,7 @@ r"""What a result depends on besides its settings: versions and hardware."""
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from pathlib import Path
 
@@ -28,6 +29,21 @@ def versions() -> dict[str, str]:
         "av": av.__version__,
         "libavcodec": ".".join(map(str, libraries["libavcodec"])),
     }
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    r"""
+    SHA-256 of the weights of a network.
+
+    :param torch.nn.Module model: the network.
+    :return: (str) of the names, shapes, types and values of all its tensors.
+    """
+    total = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\0".encode())
+        plain = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        total.update(plain.numpy().tobytes())
+    return total.hexdigest()
 
 
 def describe_device(device: torch.device) -> str:

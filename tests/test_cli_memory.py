@@ -8,19 +8,20 @@ import sys
 import pytest
 
 from deepinv_lvtino.cli import _memory, main
-from deepinv_lvtino.datasets import procedural_clip, write_video
+from deepinv_lvtino.datasets import procedural_clip, read_video, write_video
 
 PROGRAM = """
 import resource, sys
 from deepinv_lvtino.cli import _memory, main
 base = {}
-real = _memory.check_memory
-def check(task, window):
-    base["need"] = _memory.needed_memory(task, window)
+real = _memory.choose_window
+def choose(size, window, factor, samples):
+    stored = window is not None
+    base["need"] = _memory.needed_memory(size, window, stored=stored)
     base["used"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    real(task, window)
-import deepinv_lvtino.cli._solve as solve
-solve.check_memory = check
+    return real(size, window, factor, samples)
+import deepinv_lvtino.cli._setup as setup
+setup.choose_window = choose
 code = main(sys.argv[1:])
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print("FOUND", code, base["need"], peak - base["used"])
@@ -46,30 +47,47 @@ def test_no_more_is_taken_than_foreseen(window, source, tmp_path):
     assert float(taken) < float(need)
 
 
-def test_what_does_not_fit_is_refused(source, tmp_path, capsys, monkeypatch):
+def test_what_does_not_fit_is_restored_by_windows_or_refused(
+    source, tmp_path, capsys, monkeypatch
+):
     output = tmp_path / "x.mkv"
-    common = [
-        "restore",
-        str(source),
-        "-o",
-        str(output),
-        "--problem",
-        "B",
-        "--steps",
-        "1",
-    ]
+    common = ["restore", str(source), "-o", str(output), "--problem", "B"]
+    common += ["--steps", "1", "--device", "cpu"]
     values = 3 * 25 * 96 * 160
-    free = values * (_memory.VIDEO_BYTES + 0.5 * _memory.SOLVER_BYTES)
-    free += _memory.FIXED_BYTES
+    free = _memory.FIXED_BYTES
+    free += 0.5 * values * (_memory.VIDEO_BYTES + _memory.SOLVER_BYTES)
     monkeypatch.setattr(_memory, "available_memory", lambda: free)
-    assert main([*common, "--device", "cpu"]) == 2
+    assert main([*common, "--samples", "2"]) == 2
     message = capsys.readouterr().err
-    assert "Restore it by windows: --window 12." in message
+    assert "Restore it by windows: --window 10 (which gives one sample)." in message
+    assert main([*common, "--window", "20"]) == 2
+    assert "--window 10" in capsys.readouterr().err
     assert not output.exists()
-    assert main([*common, "--device", "cpu", "--window", "12"]) == 0
+    assert main(common) == 0
+    said = capsys.readouterr().out
+    assert "restored by windows of 10 frames" in said
+    assert "frames 1 to 25 of 25" in said
+    assert read_video(output).frames.shape == (3, 25, 96, 160)
+    assert [path.suffix for path in tmp_path.iterdir() if path.is_dir()] == []
     monkeypatch.setattr(_memory, "available_memory", lambda: 1e6)
-    assert main([*common, "--device", "cpu", "--overwrite"]) == 2
+    assert main([*common, "--overwrite"]) == 2
+    assert "Make the frames smaller" in capsys.readouterr().err
+
+
+def test_a_simulation_that_does_not_fit_is_refused(
+    source, tmp_path, capsys, monkeypatch
+):
+    output = tmp_path / "x.mkv"
+    common = ["restore", str(source), "-o", str(output), "--simulate"]
+    common += ["--problem", "sr4", "--steps", "1", "--device", "cpu"]
+    monkeypatch.setattr(_memory, "available_memory", lambda: 1e6)
+    assert main(common) == 2
     assert "Cut it into shorter pieces" in capsys.readouterr().err
+    values = 3 * 25 * 12 * 20
+    free = values * (_memory.VIDEO_BYTES + 0.5 * _memory.SOLVER_BYTES)
+    monkeypatch.setattr(_memory, "available_memory", lambda: free + _memory.FIXED_BYTES)
+    assert main(common) == 2
+    assert "Restore it by windows: --window 12." in capsys.readouterr().err
 
 
 def test_limits_are_read():

@@ -111,6 +111,14 @@ the result is a guess). A report of `degrade` beside INPUT gives the default opt
         "--simulate (jpeg: 0.005), else 0.01, which suits an 8-bit compressed file",
     )
     _solver(parser, samples=1)
+    parser.add_argument(
+        "--bits",
+        type=int,
+        choices=(8, 10),
+        default=8,
+        help="bits of a value in OUTPUT: 8 (default), or 10: H.265 in .mp4 and .mkv, "
+        "ProRes in .mov, PNG of 16 bit in a folder",
+    )
     _windows(parser)
     _models(parser)
     _common(parser)
@@ -313,7 +321,7 @@ def _input(parser: argparse.ArgumentParser, what: str) -> None:
         help="frame rate in Hz of an INPUT folder, such as 25 or 30000/1001; default: 24",
     )
     _damaged(parser)
-    _deinterlace(parser)
+    _conversions(parser)
 
 
 def _damaged(parser: argparse.ArgumentParser) -> None:
@@ -326,12 +334,23 @@ def _damaged(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _deinterlace(parser: argparse.ArgumentParser) -> None:
+def _conversions(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deinterlace",
         action="store_true",
         help="make progressive frames of interlaced ones (FFmpeg's bwdif); refused by "
         "default",
+    )
+    parser.add_argument(
+        "--rate",
+        choices=("constant",),
+        help="constant: resample frames at uneven times at the nearest common rate, and "
+        "say which are repeated or left out; refused by default",
+    )
+    parser.add_argument(
+        "--tonemap",
+        action="store_true",
+        help="bring HDR (PQ, HLG) to the range of an ordinary display; refused by default",
     )
 
 
@@ -392,7 +411,9 @@ def _windows(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         metavar="N",
         help="restore a long video by windows of N frames, one after another, in the "
-        "memory of one window; default: the whole video at once",
+        "memory of one window; default: the whole video at once, or if the memory is too "
+        "small for that, windows that fit. What is done is kept in <stem>-windows until "
+        "the output is complete: the same command goes on there",
     )
     parser.add_argument(
         "--overlap",

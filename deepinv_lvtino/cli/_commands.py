@@ -10,6 +10,7 @@ import torch
 
 from deepinv_lvtino.cli._benchmark import benchmark as benchmark
 from deepinv_lvtino.cli._errors import UserError, user_errors
+from deepinv_lvtino.cli._long import restore_long
 from deepinv_lvtino.cli._models import check_model, print_memory
 from deepinv_lvtino.cli._models import download as download
 from deepinv_lvtino.cli._outputs import beside, output_folder, output_path, writing
@@ -22,6 +23,8 @@ from deepinv_lvtino.cli._report import (
     write_report,
 )
 from deepinv_lvtino.cli._setup import (
+    LongTask,
+    Task,
     accompanied,
     check_sigma,
     choose_device,
@@ -34,6 +37,7 @@ from deepinv_lvtino.cli._setup import (
 )
 from deepinv_lvtino.cli._solve import (
     base_report,
+    check_windows,
     make_solver,
     output_files,
     print_scores,
@@ -63,6 +67,7 @@ def restore(arguments: argparse.Namespace) -> None:
                 "measurement and the problem."
             )
             raise UserError(msg)
+        check_windows(arguments)
         check_model(arguments)
         device = choose_device(arguments.device)
         solver = make_solver(arguments, device)
@@ -72,15 +77,22 @@ def restore(arguments: argparse.Namespace) -> None:
             with watch.stage("read"):
                 clip = clean_clip(arguments, source)
             with watch.stage("degrade"):
-                task = simulate(arguments, problem, clip.frames, clip.fps, device)
+                task: Task | LongTask = simulate(
+                    arguments, problem, clip.frames, clip.fps, device
+                )
                 task.settings.update(damage_entry(clip))
         else:
             with watch.stage("read"):
-                task = measured(arguments, source, device)
+                task = measured(arguments, source, device, outputs.folder)
         task = accompanied(task, source, output)
-        metrics = restore_and_write(
-            arguments, task, outputs, output, watch, solver, str(source)
-        )
+        if isinstance(task, LongTask):
+            metrics = restore_long(
+                arguments, task, outputs, output, watch, solver, source
+            )
+        else:
+            metrics = restore_and_write(
+                arguments, task, outputs, output, watch, solver, str(source)
+            )
     print_scores(metrics)
     warn_if_unexplained(metrics, task)
     print(f"written: {output}, report {beside(output, '.json')}")

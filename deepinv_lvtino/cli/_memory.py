@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 
 from deepinv_lvtino.cli._errors import UserError
-from deepinv_lvtino.cli._setup import Task
 
 #: Bytes for each value of the video that the solver works on at a time, and for each of
 #: the whole video, and what does not grow with it (plots, encoders). Peaks of whole
@@ -14,20 +13,26 @@ from deepinv_lvtino.cli._setup import Task
 SOLVER_BYTES, VIDEO_BYTES, FIXED_BYTES = 75, 18, 4e8
 
 _GIGABYTE = 1e9
+# of the memory that is free, for the windows, and the shortest that is chosen
+_SHARE, _LEAST_WINDOW = 0.9, 9
 
 
-def needed_memory(task: Task, window: int | None) -> float:
+def needed_memory(
+    size: tuple[int, int, int, int], window: int | None, *, stored: bool = False
+) -> float:
     r"""
     Bytes that a restoration with the embedded models will take, beside those in use.
 
-    :param Task task: measurement and operator.
+    :param tuple[int, int, int, int] size: ``(C, T, H, W)`` of the video.
     :param int window: frames of a window, or ``None`` for the whole video at once.
+    :param bool stored: whether the video stays out of memory, but for a window.
     :return: (float) bytes.
     """
-    channels, frames, height, width = task.physics.img_size
-    values = channels * frames * height * width
-    share = 1.0 if window is None else min(1.0, window / frames)
-    return FIXED_BYTES + values * (SOLVER_BYTES * share + VIDEO_BYTES)
+    channels, frames, height, width = size
+    values = channels * height * width
+    worked = frames if window is None else min(window, frames)
+    held = worked if stored else frames
+    return FIXED_BYTES + values * (SOLVER_BYTES * worked + VIDEO_BYTES * held)
 
 
 def available_memory() -> float | None:
@@ -41,34 +46,84 @@ def available_memory() -> float | None:
     return min(known) if known else None
 
 
-def check_memory(task: Task, window: int | None) -> None:
+def check_memory(
+    size: tuple[int, int, int, int], window: int | None, factor: int
+) -> None:
     r"""
-    Say what a restoration will take, and refuse what does not fit.
+    Say what a simulation will take, and refuse what does not fit.
 
-    :param Task task: measurement and operator, on the CPU.
+    :param tuple[int, int, int, int] size: ``(C, T, H, W)`` of the video.
     :param int window: frames of a window, or ``None`` for the whole video at once.
+    :param int factor: video frames for each measured one.
     :raises UserError: if it takes more memory than there is; the remedy is a window.
     """
-    need, free = needed_memory(task, window), available_memory()
-    if free is None:
+    need, free = needed_memory(size, window), available_memory()
+    if free is None or need <= free:
+        _say(need if free is not None else None)
         return
-    if need <= free:
-        print(f"memory: about {need / _GIGABYTE:.2g} GB", flush=True)
-        return
-    frames = task.physics.img_size[1]
-    fixed = needed_memory(task, 0)
-    per_frame = (needed_memory(task, None) - fixed) / frames
-    fits = math.floor((free - fixed) / per_frame)
+    fits = _fitting(size, free, stored=False)
     remedy = (
-        f"Restore it by windows: --window {min(fits, frames)}."
-        if fits > task.problem.frame_factor + 1
+        f"Restore it by windows: --window {min(fits, size[1])}."
+        if fits > factor + 1
         else "Cut it into shorter pieces, or make the frames smaller."
     )
-    msg = (
+    raise UserError(_too_much(need, free, remedy))
+
+
+def choose_window(
+    size: tuple[int, int, int, int], asked: int | None, factor: int, samples: int
+) -> int | None:
+    r"""
+    Frames of the windows of a restoration: as asked, else so many as there is room for.
+
+    :param tuple[int, int, int, int] size: ``(C, T, H, W)`` of the video.
+    :param int asked: frames of a window, or ``None`` if nothing was said.
+    :param int factor: video frames for each measured one.
+    :param int samples: number of samples; windows give one.
+    :return: (int) frames of a window, or ``None`` for the whole video at once.
+    :raises UserError: if it takes more memory than there is.
+    """
+    free = available_memory()
+    need = needed_memory(size, asked, stored=asked is not None)
+    if free is None or need <= free:
+        _say(need if free is not None else None)
+        return asked
+    fits = math.floor(_SHARE * _fitting(size, free, stored=True))
+    fits = fits // factor * factor + 1 if factor > 1 else fits
+    short = fits < max(_LEAST_WINDOW, 2 * factor + 1)
+    if short:
+        raise UserError(
+            _too_much(need, free, "Make the frames smaller, or the memory free.")
+        )
+    if asked is not None or samples > 1:
+        one = "" if samples == 1 else " (which gives one sample)"
+        remedy = f"Restore it by windows: --window {fits}{one}."
+        raise UserError(_too_much(need, free, remedy))
+    print(
+        f"restored by windows of {fits} frames: as a whole it needs about "
+        f"{need / _GIGABYTE:.2g} GB of memory, and {free / _GIGABYTE:.2g} GB are free",
+        flush=True,
+    )
+    return fits
+
+
+def _say(need: float | None) -> None:
+    if need is not None:
+        print(f"memory: about {need / _GIGABYTE:.2g} GB", flush=True)
+
+
+def _fitting(size: tuple[int, int, int, int], free: float, *, stored: bool) -> int:
+    """Frames of a window that there is room for."""
+    fixed = needed_memory(size, 0, stored=stored)
+    per_frame = needed_memory(size, 1, stored=stored) - fixed
+    return math.floor((free - fixed) / per_frame)
+
+
+def _too_much(need: float, free: float, remedy: str) -> str:
+    return (
         f"the restoration needs about {need / _GIGABYTE:.2g} GB of memory, and "
         f"{free / _GIGABYTE:.2g} GB are free. {remedy}"
     )
-    raise UserError(msg)
 
 
 def _of_machine() -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -81,11 +81,31 @@ class Outputs:
     :param dict computed: videos ``(3, T, H, W)`` and other tensors by name, which took
         long to compute: kept if writing them fails.
     :param bool finished: whether all is computed, so that also a stop keeps it.
+    :param pathlib.Path resumable: folder of finished windows, from which the same command
+        goes on.
+    :param list afterwards: what is to be done when all outputs have their names.
     """
 
     stage: Stage
     computed: dict[str, Tensor] = field(default_factory=dict)
     finished: bool = False
+    resumable: Path | None = None
+    afterwards: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def going_on(self) -> str:
+        """What is said of finished windows, if there are some."""
+        if self.resumable is None or not any(self.resumable.glob("state-*")):
+            return ""
+        return (
+            f"finished windows are kept in {self.resumable}: the same command goes on "
+            "there"
+        )
+
+    @property
+    def folder(self) -> Path:
+        """A folder for files on the way, removed in the end."""
+        return self.stage.path(self.stage.outputs[0]).parent
 
     def path(self, output: Path) -> Path:
         """Where an output is to be written."""
@@ -99,6 +119,7 @@ class Outputs:
         *,
         copies: int = 1,
         lossless: bool = False,
+        bits: int = 8,
         companions: Companions | None = None,
     ) -> None:
         r"""
@@ -109,6 +130,7 @@ class Outputs:
         :param fractions.Fraction fps: its frame rate.
         :param int copies: videos of this size that are to be written.
         :param bool lossless: whether it will be stored without loss.
+        :param int bits: bits of a value.
         :param Companions companions: what is to be copied beside it.
         :raises UserError: if its size, frame rate or name cannot be written, or the disk is
             full.
@@ -127,7 +149,9 @@ class Outputs:
             raise UserError(msg)
         black = torch.zeros(1).expand(3, min(2, frames), height, width)
         with user_errors():
-            write_video(path, black, fps, lossless=lossless, companions=companions)
+            write_video(
+                path, black, fps, lossless=lossless, bits=bits, companions=companions
+            )
             found = read_video(path, fps=fps if folder else None)
         if found.fps != fps:
             msg = (
@@ -168,11 +192,16 @@ def writing(
                 yield outputs
                 with user_errors():
                     stage.commit()
+                for action in outputs.afterwards:
+                    action()
             except Exception as error:
                 place = keep(outputs, files[0])
-                if place is None:
+                going_on = "" if stage.committed else outputs.going_on
+                if place is None and not going_on:
                     raise
                 kept = f"What was computed is kept in {place}."
+                if going_on:
+                    kept = f"{going_on[0].upper()}{going_on[1:]}."
                 if isinstance(error, UserError):
                     msg = f"{str(error).removesuffix('.')}. {kept}"
                     raise UserError(msg) from error
@@ -180,9 +209,10 @@ def writing(
                 raise
             except KeyboardInterrupt as stop:
                 place = keep(outputs, files[0]) if outputs.finished else None
-                if place is None or stage.committed:
+                going_on = outputs.going_on
+                if (place is None and not going_on) or stage.committed:
                     raise
-                state = f"what was computed is kept in {place}"
+                state = going_on or f"what was computed is kept in {place}"
                 raise Interrupted.of(stop, state) from stop
     except KeyboardInterrupt as stop:
         state = getattr(stop, "state", "")

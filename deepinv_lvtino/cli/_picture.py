@@ -42,7 +42,9 @@ def enlarge_measurement(
     return y[:, :frames, :height, :width]
 
 
-def draw_comparison(path: Path, rows: Sequence[Row]) -> None:
+def draw_comparison(
+    path: Path, rows: Sequence[Row], numbers: Sequence[int] | None = None
+) -> None:
     r"""
     Draw videos one below the other: first, middle and last frame, and a time slice.
 
@@ -51,6 +53,7 @@ def draw_comparison(path: Path, rows: Sequence[Row]) -> None:
 
     :param pathlib.Path path: PNG file to write.
     :param Sequence[Row] rows: the videos, all of one size.
+    :param Sequence[int] numbers: what the frames are called; 0, 1, ... by default.
     """
     _, frames, height, width = rows[0].video.shape
     low, high = _FRAME_WIDTHS
@@ -68,7 +71,8 @@ def draw_comparison(path: Path, rows: Sequence[Row]) -> None:
         "RGB", (total_width, _LINE + _MARGIN + len(rows) * row_height), _PAPER
     )
     draw = ImageDraw.Draw(picture)
-    heads = [f"frame {index}" for index in chosen] + ["middle column over time"]
+    names = range(frames) if numbers is None else numbers
+    heads = [f"frame {names[index]}" for index in chosen] + ["middle column over time"]
     for column, text in enumerate(heads):
         x = _MARGIN + column * (panel[0] + _MARGIN)
         draw.text((x, _MARGIN // 2), text, _INK, font=font)

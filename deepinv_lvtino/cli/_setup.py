@@ -7,20 +7,23 @@ import math
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from deepinv_lvtino.cli._errors import UserError, user_errors
+from deepinv_lvtino.cli._memory import choose_window
 from deepinv_lvtino.cli._report import describes, find_degrade_report
 from deepinv_lvtino.datasets import (
     Companions,
+    StoredVideo,
     VideoClip,
     find_companions,
-    read_video,
+    open_video,
     resize_video,
 )
+from deepinv_lvtino.optim import LongPhysics
 from deepinv_lvtino.physics import PROBLEMS, VideoInpainting, make_problem
 from deepinv_lvtino.physics.problems import Problem, VideoPhysics
 
@@ -32,32 +35,33 @@ _LARGEST_SIGMA = 10.0
 _NOISE_SEED_OFFSET = 2**31
 
 
-@dataclass(frozen=True)
-class Task:
+@dataclass(frozen=True, kw_only=True)
+class AnyTask:
     r"""
     A measurement, its operator, and what is known about it.
 
     :param Problem problem: the named problem.
-    :param VideoPhysics physics: its operator at this size.
-    :param torch.Tensor y: measurement, ``(1, 3, t, h, w)``.
     :param fractions.Fraction fps: frame rate of the video.
-    :param torch.Tensor clean: the true video ``(1, 3, T, H, W)``, in a simulation.
     :param dict settings: what the report says about the operator.
     :param Companions companions: sound and the like, to be copied beside the result.
     """
 
     problem: Problem
-    physics: VideoPhysics
-    y: Tensor
     fps: Fraction
-    clean: Tensor | None
     settings: dict[str, Any] = field(default_factory=dict)
     companions: Companions | None = None
+    physics: Any
+    y: Any
 
     @property
     def measurement_fps(self) -> Fraction:
         """Frame rate of the measurement."""
         return self.fps / self.problem.frame_factor
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is restored."""
+        return torch.device(self.y.device)
 
     @property
     def description(self) -> str:
@@ -69,6 +73,49 @@ class Task:
             f"{settings['grid']}{f', time border {border}' if border else ''}, sigma "
             f"{settings['sigma']:.3g}"
         )
+
+    def excerpt(self) -> tuple[Tensor, VideoPhysics]:
+        """Measurement and operator, of a few frames if the video is a long one."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(AnyTask):
+    r"""
+    A measurement in memory.
+
+    :param VideoPhysics physics: its operator at this size.
+    :param torch.Tensor y: measurement, ``(1, 3, t, h, w)``.
+    :param torch.Tensor clean: the true video ``(1, 3, T, H, W)``, in a simulation.
+    """
+
+    physics: VideoPhysics
+    y: Tensor
+    clean: Tensor | None = None
+
+    def excerpt(self) -> tuple[Tensor, VideoPhysics]:
+        """All of it."""
+        return self.y, self.physics
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongTask(AnyTask):
+    r"""
+    A measurement out of memory, to be restored by windows.
+
+    :param LongPhysics physics: its operator.
+    :param StoredVideo y: measurement, ``(1, 3, t, h, w)``.
+    :param int window: frames of a window.
+    """
+
+    physics: LongPhysics
+    y: StoredVideo
+    window: int
+
+    def excerpt(self) -> tuple[Tensor, VideoPhysics]:
+        """The first frames."""
+        short: Any = self.physics.short
+        return self.y[:, :, : self.physics.rows_of_short], short
 
 
 def root_mean_square(error: Tensor, physics: VideoPhysics) -> float:
@@ -127,22 +174,31 @@ def read_input(
     source: Path,
     num_frames: int | None = None,
     fps: Fraction | None = None,
-) -> VideoClip:
-    """INPUT; what is accepted of its damage is said."""
+    folder: Path | None = None,
+) -> StoredVideo:
+    """INPUT; what is accepted of its damage, and what was done with it, is said."""
     with user_errors():
-        clip = read_video(
+        video = open_video(
             source,
             num_frames,
             fps=fps,
             damaged=arguments.damaged,
             deinterlace=arguments.deinterlace,
+            constant_rate=arguments.rate == "constant",
+            tonemap=arguments.tonemap,
+            folder=folder,
         )
-    for note in clip.damage:
+    for note in video.damage:
         print(f"accepted: {note}")
-    return clip
+    for note in video.notes:
+        print(f"note: {note}")
+    return video
 
 
-def accompanied(task: Task, source: Path, output: Path) -> Task:
+_AnyTask = TypeVar("_AnyTask", bound=AnyTask)
+
+
+def accompanied(task: _AnyTask, source: Path, output: Path) -> _AnyTask:
     """The task with the companions of INPUT's video, and a line about each kind."""
     found = find_companions(source, output)
     if found.kept:
@@ -153,14 +209,15 @@ def accompanied(task: Task, source: Path, output: Path) -> Task:
     return replace(task, companions=found)
 
 
-def damage_entry(clip: VideoClip) -> dict[str, Any]:
-    """What a report says about a damaged INPUT."""
-    return {"damaged_input": list(clip.damage)} if clip.damage else {}
+def damage_entry(clip: VideoClip | StoredVideo) -> dict[str, Any]:
+    """What a report says about an INPUT that was damaged, or unusual."""
+    entries = {"damaged_input": clip.damage, "input_notes": clip.notes}
+    return {name: list(notes) for name, notes in entries.items() if notes}
 
 
 def clean_clip(arguments: argparse.Namespace, source: Path) -> VideoClip:
     """The clean clip of a simulation, resized as asked."""
-    clip = read_input(arguments, source, arguments.frames, arguments.fps)
+    clip = read_input(arguments, source, arguments.frames, arguments.fps).clip()
     if arguments.size is None:
         return clip
     width, height = arguments.size
@@ -200,7 +257,14 @@ def simulate(
         settings["time_border"] = border
     if problem.masked:
         settings["mask_seed"] = mask_seed
-    return Task(problem, physics, physics(clean), fps, clean, settings)
+    return Task(
+        problem=problem,
+        physics=physics,
+        y=physics(clean),
+        fps=fps,
+        clean=clean,
+        settings=settings,
+    )
 
 
 def check_divides(problem: Problem, width: int, height: int) -> None:
@@ -218,8 +282,15 @@ def check_divides(problem: Problem, width: int, height: int) -> None:
     raise UserError(msg)
 
 
-def measured(arguments: argparse.Namespace, source: Path, device: torch.device) -> Task:
-    """A measurement from a file, with defaults from the report beside it."""
+def measured(
+    arguments: argparse.Namespace, source: Path, device: torch.device, folder: Path
+) -> Task | LongTask:
+    """
+    A measurement from a file, with defaults from the report beside it.
+
+    It stays out of memory, in a file of ``folder``, if it is to be restored by windows:
+    because that was asked for, or the memory is too small for the whole.
+    """
     found = find_degrade_report(source)
     known = found[1] if found else {}
     if found:
@@ -236,9 +307,10 @@ def measured(arguments: argparse.Namespace, source: Path, device: torch.device) 
     fps = arguments.fps
     if fps is None and source.is_dir():
         fps = Fraction(known["measurement"]["fps"]) if known else None
-    clip = read_input(arguments, source, fps=fps)
+    video = read_input(arguments, source, fps=fps, folder=folder)
+    measured_size = (3, *video.shape[2:])
     # a file that was cut or replaced since then is not the one of the report
-    shape = list(clip.frames.shape[1:])
+    shape = list(measured_size[1:])
     size = known.get("measurement", {})
     if known and [size[key] for key in ("frames", "height", "width")] != shape:
         print("note: INPUT is not the file of the report (other size); report ignored")
@@ -260,35 +332,59 @@ def measured(arguments: argparse.Namespace, source: Path, device: torch.device) 
     if mask_seed is None:
         mask_seed = known.get("mask_seed", 0) if same_problem else 0
     with user_errors():
-        video_size = problem.video_size(tuple(clip.frames.shape), num_frames)  # type: ignore[arg-type]
-        physics = make_problem(
+        video_size = problem.video_size(measured_size, num_frames)
+
+    def make(frames: int) -> VideoPhysics:
+        return make_problem(
             problem.name,
-            video_size,
+            (video_size[0], frames, *video_size[2:]),
             sigma,
             alignment=grid,
             time_border=border,
             mask_seed=mask_seed,
             device=device,
         )
+
     settings = {
         "grid": grid,
         **({"time_border": border} if problem.blurs_time else {}),
         "sigma": sigma,
         "degrade_report": str(found[0]) if found and known else None,
-        **damage_entry(clip),
+        **damage_entry(video),
     }
-    y = clip.frames[None].to(device)
-    if isinstance(physics, VideoInpainting):
+    window = arguments.window
+    if device.type == "cpu" and arguments.model == "embedded":
+        window = choose_window(
+            video_size, window, problem.frame_factor, arguments.samples
+        )
+    common: dict[str, Any] = {
+        "problem": problem,
+        "fps": video.fps * problem.frame_factor,
+        "settings": settings,
+    }
+    task: Task | LongTask
+    if window is None:
+        y = video.clip().frames[None].to(device)
+        with user_errors():
+            task = Task(physics=make(video_size[1]), y=y, **common)
+    else:
+        try:
+            with user_errors():
+                long = LongPhysics(make, video_size[1])
+        except NotImplementedError as error:
+            msg = f"--window {window}: {error} (--time-border)"
+            raise UserError(msg) from error
+        task = LongTask(physics=long, y=video.to(device), window=window, **common)
+    if problem.masked:
         settings["mask_seed"] = mask_seed
-        _check_mask(y, physics, mask_seed)
+        _check_mask(*task.excerpt(), mask_seed)
     if known:
         print(
             f"from the report: problem {known['problem']}, grid {known['grid']}, "
             f"{known['original']['frames']} frames, error of the file "
             f"{known['measurement_error']:.3g} (explicit options win)"
         )
-    fps = clip.fps * problem.frame_factor
-    return Task(problem, physics, y, fps, None, settings)
+    return task
 
 
 def _check_pair(report: dict[str, Any], source: Path) -> bool:
@@ -306,8 +402,9 @@ def _check_pair(report: dict[str, Any], source: Path) -> bool:
     return same is not False
 
 
-def _check_mask(y: Tensor, physics: VideoInpainting, seed: int) -> None:
+def _check_mask(y: Tensor, physics: VideoPhysics, seed: int) -> None:
     """Refuse a mask that does not fit: what it hides has to be black in the file."""
+    assert isinstance(physics, VideoInpainting)
     visible = physics.visible.expand_as(y)
     if float(y[~visible].mean()) > 0.5 * float(y[visible].mean()):
         msg = (

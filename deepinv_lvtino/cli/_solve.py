@@ -30,7 +30,7 @@ from deepinv_lvtino.cli._report import (
     write_report,
 )
 from deepinv_lvtino.cli._scores import video_scores
-from deepinv_lvtino.cli._setup import Task, root_mean_square
+from deepinv_lvtino.cli._setup import AnyTask, Task, root_mean_square
 from deepinv_lvtino.datasets import write_video
 from deepinv_lvtino.models import OutOfMemory
 from deepinv_lvtino.models.adapter import measure_pixel_scales
@@ -67,16 +67,16 @@ def make_solver(arguments: argparse.Namespace, device: torch.device) -> LVTINO:
         return LVTINO(schedule=schedule, seed=arguments.seed).to(device)
 
 
-def solver_for(arguments: argparse.Namespace, task: Task, solver: LVTINO) -> LVTINO:
+def solver_for(arguments: argparse.Namespace, task: AnyTask, solver: LVTINO) -> LVTINO:
     """The solver with the schedule of a problem, and the models asked for."""
     video, image = solver.video_model, solver.image_model
     published = _is_published(arguments)
     schedule = _schedule_for(arguments, task.problem, solver.schedule, published)
     if published:
         print("loading the published models", flush=True)
-        video, image = published_models(arguments, task.y.device)
+        video, image = published_models(arguments, task.device)
         if isinstance(schedule, CalibratedSchedule):
-            measure_pixel_scales((video, image), task.y, task.physics, arguments.seed)
+            measure_pixel_scales((video, image), *task.excerpt(), arguments.seed)
     with user_errors():
         return LVTINO(
             video,
@@ -160,20 +160,30 @@ def solve(
     return results
 
 
-def windows_of(arguments: argparse.Namespace, solver: LVTINO) -> Windowed | None:
-    """Windows of time, if they are asked for."""
-    window, overlap = (getattr(arguments, name, None) for name in ("window", "overlap"))
-    if window is None:
-        if overlap is not None:
+def check_windows(arguments: argparse.Namespace) -> None:
+    """Refuse options of windows that contradict others."""
+    if arguments.window is None:
+        if arguments.overlap is not None:
             msg = "--overlap is of windows: give their frames with --window, too."
             raise UserError(msg)
-        return None
+        return
     if arguments.samples > 1:
         msg = (
             "--window gives one sample, and --samples asks for "
             f"{arguments.samples}. Leave one of them out."
         )
         raise UserError(msg)
+    overlap = arguments.overlap
+    if overlap is not None and overlap >= arguments.window:
+        msg = f"--overlap {overlap} must be below --window {arguments.window}."
+        raise UserError(msg)
+
+
+def windows_of(arguments: argparse.Namespace, solver: LVTINO) -> Windowed | None:
+    """Windows of time over a simulation, if they are asked for."""
+    window, overlap = (getattr(arguments, name, None) for name in ("window", "overlap"))
+    if window is None:
+        return None
     with user_errors():
         overlap = min(4, window - 1) if overlap is None else overlap
         return Windowed(solver, window, overlap, seed=arguments.seed)
@@ -221,7 +231,7 @@ def print_scores(metrics: dict[str, Any]) -> None:
         print(f"{text}residual {entry['residual_over_sigma']:.2f} sigma")
 
 
-def warn_if_unexplained(metrics: dict[str, Any], task: Task) -> None:
+def warn_if_unexplained(metrics: dict[str, Any], task: AnyTask) -> None:
     """Say so if the result cannot be what INPUT was made from."""
     times = metrics["restoration"]["residual_over_sigma"]
     if not task.problem.linear or times <= _UNEXPLAINED:
@@ -242,19 +252,20 @@ def write_results(
     task: Task,
     results: dict[str, Tensor],
     metrics: Any,
+    bits: int = 8,
 ) -> dict[str, str]:
     """Videos and pictures; SHA-256 of each, by what it is."""
     picture = beside(output, "-comparison.png")
     files = {"output": output, "comparison": picture}
     with user_errors():
-        companions = task.companions
+        options: dict[str, Any] = {"bits": bits, "companions": task.companions}
         video = results["restoration"][0]
-        write_video(outputs.path(output), video, task.fps, companions=companions)
+        write_video(outputs.path(output), video, task.fps, **options)
         _draw(outputs.path(picture), task, results, metrics)
         if "mean" in results:
             mean = beside(output, f"-mean{output.suffix}")
             video = results["mean"][0]
-            write_video(outputs.path(mean), video, task.fps, companions=companions)
+            write_video(outputs.path(mean), video, task.fps, **options)
             deviation = beside(output, "-std.png")
             draw_deviation(outputs.path(deviation), results["deviation"][0])
             files |= {"mean": mean, "deviation": deviation}
@@ -282,7 +293,7 @@ def _draw(
 
 
 def base_report(
-    arguments: argparse.Namespace, task: Task, device: torch.device
+    arguments: argparse.Namespace, task: AnyTask, device: torch.device
 ) -> dict[str, Any]:
     """What the reports of all commands say."""
     return {
@@ -308,20 +319,11 @@ def restore_and_write(
     source: str,
 ) -> dict[str, Any]:
     """Everything after the measurement: restore, score, write; returns the scores."""
-    _rehearse(arguments, task, outputs, output)
-    try:
-        with watch.stage("load"):
-            solver = solver_for(arguments, task, solver)
-    except OutOfMemory as error:
-        raise UserError(in_words(str(error))) from error
+    solver = load_solver(arguments, task, outputs, output, watch, solver)
     windowed = windows_of(arguments, solver)
-    if task.y.device.type == "cpu" and not _is_published(arguments):
-        check_memory(task, None if windowed is None else windowed.frames)
-    _, frames, height, width = task.physics.img_size
-    print(
-        f"{task.description}: {width}x{height}, {frames} frames at {_rate(task)} Hz",
-        flush=True,
-    )
+    if arguments.command != "restore" or arguments.simulate:
+        foresee_memory(arguments, task)
+    announce(task)
     try:
         results = solve(
             task, solver, arguments.samples, watch, outputs.computed, windowed
@@ -332,13 +334,62 @@ def restore_and_write(
     with watch.stage("score"):
         metrics = score(task, results)
     with watch.stage("write"):
-        hashes = write_results(outputs, output, task, results, metrics)
+        hashes = write_results(
+            outputs, output, task, results, metrics, _bits(arguments)
+        )
     report = base_report(arguments, task, watch.device)
-    report |= {
+    report |= restore_report(arguments, task, solver, source, output)
+    report |= {"sha256": hashes, "metrics": metrics, "seconds": watch.seconds}
+    with user_errors():
+        write_report(outputs.path(beside(output, ".json")), report)
+    return metrics
+
+
+def load_solver(
+    arguments: argparse.Namespace,
+    task: AnyTask,
+    outputs: Outputs,
+    output: Path,
+    watch: Stopwatch,
+    solver: LVTINO,
+) -> LVTINO:
+    """The solver with its models, after what can fail later has been tried."""
+    _rehearse(arguments, task, outputs, output)
+    try:
+        with watch.stage("load"):
+            return solver_for(arguments, task, solver)
+    except OutOfMemory as error:
+        raise UserError(in_words(str(error))) from error
+
+
+def announce(task: AnyTask) -> None:
+    """What is going to be restored."""
+    _, frames, height, width = task.physics.img_size
+    print(
+        f"{task.description}: {width}x{height}, {frames} frames at {_rate(task)} Hz",
+        flush=True,
+    )
+
+
+def foresee_memory(arguments: argparse.Namespace, task: Task) -> None:
+    """Refuse what does not fit; what is simulated is restored in memory."""
+    if task.device.type == "cpu" and not _is_published(arguments):
+        window = getattr(arguments, "window", None)
+        check_memory(task.physics.img_size, window, task.problem.frame_factor)
+
+
+def restore_report(
+    arguments: argparse.Namespace,
+    task: AnyTask,
+    solver: LVTINO,
+    source: str,
+    output: Path,
+) -> dict[str, Any]:
+    """What the reports of restorations say beside :func:`base_report`."""
+    return {
         "input": source,
         "output": str(output),
-        "sha256": hashes,
-        "simulated": task.clean is not None,
+        "simulated": isinstance(task, Task) and task.clean is not None,
         "video": clip_entry(tuple(task.physics.img_size), task.fps),
         "samples": arguments.samples,
         "schedule": _schedule_entry(solver),
@@ -349,28 +400,32 @@ def restore_and_write(
         "weights": weights_entry(arguments, solver.video_model)
         if _is_published(arguments)
         else None,
-        "metrics": metrics,
-        "seconds": watch.seconds,
     }
-    with user_errors():
-        write_report(outputs.path(beside(output, ".json")), report)
-    return metrics
 
 
 def _rehearse(
-    arguments: argparse.Namespace, task: Task, outputs: Outputs, output: Path
+    arguments: argparse.Namespace, task: AnyTask, outputs: Outputs, output: Path
 ) -> None:
     """What can fail after the restoration is tried before it, on two frames."""
     size = task.physics.img_size[1:]
-    copies = 1 if arguments.samples == 1 else 2
-    companions = task.companions
-    outputs.rehearse(output, size, task.fps, copies=copies, companions=companions)
-    if task.clean is not None:
+    outputs.rehearse(
+        output,
+        size,
+        task.fps,
+        copies=1 if arguments.samples == 1 else 2,
+        bits=_bits(arguments),
+        companions=task.companions,
+    )
+    if isinstance(task, Task) and task.clean is not None:
         frames = task.clean[:, :, :2]
         video_scores(frames, frames)
 
 
-def _rate(task: Task) -> str:
+def _bits(arguments: argparse.Namespace) -> int:
+    return getattr(arguments, "bits", 8)
+
+
+def _rate(task: AnyTask) -> str:
     return f"{float(task.fps):.6g}"
 
 

@@ -22,6 +22,7 @@ from deepinv_lvtino.datasets.video import (
     open_video,
     read_video,
     resize_video,
+    write_images,
     write_video,
 )
 
@@ -42,5 +43,6 @@ __all__ = [
     "procedural_clip",
     "read_video",
     "resize_video",
+    "write_images",
     "write_video",
 ]

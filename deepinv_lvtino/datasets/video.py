@@ -79,6 +79,18 @@ class StoredVideo:
     ) -> None:
         self.frames, self.fps = frames, fps
         self.damage, self.notes = damage, notes
+        #: Device of the parts that are taken; the CPU at first.
+        self.device = torch.device("cpu")
+
+    def to(self, device: torch.device | str) -> StoredVideo:
+        r"""
+        The same video, whose parts come on another device.
+
+        :param torch.device, str device: the device.
+        :return: (:class:`StoredVideo`) itself.
+        """
+        self.device = torch.device(device)
+        return self
 
     @property
     def shape(self) -> torch.Size:
@@ -105,7 +117,7 @@ class StoredVideo:
             msg = f"frames of a stored video are `video[:, :, 10:20]`; got {places}."
             raise IndexError(msg)
         start, stop, _ = places[2].indices(len(self.frames))
-        return self.frames.read(start, max(start, stop))[None]
+        return self.frames.read(start, max(start, stop))[None].to(self.device)
 
     def clip(self) -> VideoClip:
         r"""

@@ -125,6 +125,13 @@ class LongPhysics:
         #: Size of the measurement, ``(C, t, h, w)``.
         self.measurement_size = (size[0], self.rows.measured, *size[2:])
 
+    @property
+    def rows_of_short(self) -> int:
+        """Measured frames of the short video."""
+        if acts_on_frames(self.short):
+            return int(self.short.img_size[1])
+        return len(self.rows.short)
+
     def of_frames(self, frames: int) -> Physics:
         r"""
         The operator on a short video.
