@@ -335,6 +335,14 @@ class TestWriting:
         assert read_video(path).frames.shape[1] == 2
         assert [p.name for p in tmp_path.iterdir()] == [name]
 
+    @pytest.mark.parametrize("bits", [8, 10])
+    def test_the_same_frames_give_the_same_bytes(self, tmp_path, bits):
+        frames = procedural_clip(40, 96, 160)
+        paths = [
+            write_video(tmp_path / f"{n}.mp4", frames, 24, bits=bits) for n in range(3)
+        ]
+        assert len({path.read_bytes() for path in paths}) == 1
+
     @pytest.mark.parametrize("name", ["a.mp4", "frames"])
     def test_failure_leaves_the_old_one_and_nothing_else(
         self, tmp_path, monkeypatch, name
