@@ -334,7 +334,7 @@ def _frame_rate(
     The rate on which all time stamps lie, up to the rounding of the container.
 
     Of a damaged file it is the one that it declares, frames being missing. Of frames at
-    uneven times it is a common one near to their mean, if that is asked for, with the
+    uneven times it is a common one near to the usual one, if that is asked for, with the
     frame that is shown at each of its moments, and what that means in words.
     """
     declared = [stream.guessed_rate, stream.average_rate, stream.base_rate]
@@ -351,7 +351,7 @@ def _frame_rate(
             if _fits(known, rate, unit):
                 return rate, None, []
         if constant and span > 0:
-            return _resampled(faults.path, known, mean)
+            return _resampled(faults.path, known)
         if faults.notes and rates:
             faults.add("has gaps in time, which are closed up")
             return rates[0], None, []
@@ -369,10 +369,12 @@ def _frame_rate(
 
 
 def _resampled(
-    path: Path, times: list[Fraction], mean: Fraction
+    path: Path, times: list[Fraction]
 ) -> tuple[Fraction, list[int], list[str]]:
-    """Frames shown at the moments of the common rate nearest to the mean one."""
-    rate = min(_COMMON_RATES, key=lambda rate: abs(math.log(rate / mean)))
+    """Frames shown at the moments of the common rate nearest to their usual distance."""
+    steps = [float(b - a) for a, b in pairwise(times)]
+    usual = float(np.median([step for step in steps if step > 0]))
+    rate = min(_COMMON_RATES, key=lambda rate: abs(math.log(rate * usual)))
     count = round((times[-1] - times[0]) * rate) + 1
     # the last frame that begins before the middle of a moment
     starts = [float((time - times[0]) * rate) for time in times]
