@@ -22,7 +22,8 @@ from torch import Tensor
 
 from deepinv_lvtino import LVTINO, Schedule, make_problem
 from deepinv_lvtino.optim import Windowed
-from deepinv_lvtino.optim.windowed import plan, temporal_matrix
+from deepinv_lvtino.optim.long import temporal_matrix
+from deepinv_lvtino.optim.windowed import plan
 
 WINDOW, OVERLAP = 17, 4
 

@@ -25,7 +25,7 @@ from deepinv_lvtino.cli._solve import (
     load_solver,
     restore_report,
 )
-from deepinv_lvtino.datasets import write_images
+from deepinv_lvtino.datasets.video import write_images
 from deepinv_lvtino.models import OutOfMemory
 from deepinv_lvtino.optim import LVTINO, Windowed, WindowState
 from deepinv_lvtino.optim.windowed import in_time

@@ -22,7 +22,6 @@ from deepinv_lvtino.datasets.video import (
     open_video,
     read_video,
     resize_video,
-    write_images,
     write_video,
 )
 
@@ -43,6 +42,5 @@ __all__ = [
     "procedural_clip",
     "read_video",
     "resize_video",
-    "write_images",
     "write_video",
 ]
