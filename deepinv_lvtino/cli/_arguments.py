@@ -18,16 +18,30 @@ GRIDS = ("deepinv", "deepinv-0.3", "center")
 TIME_BORDERS = ("circular", "replicate", "reflect")
 
 _PROBLEMS = """\
-problems:
-  A  mean of 4 frames, then 4 times smaller
-  B  blur over 7 frames, then 8 times smaller
-  C  mean of 8 frames, then 8 times smaller
+problems (--problem):
+  A  mean of 4 frames, then 4 times smaller (also frames4-sr4)
+  B  blur over 7 frames, then 8 times smaller (also blur7-sr8)
+  C  mean of 8 frames, then 8 times smaller (also frames8-sr8)
   jpeg     noise, then JPEG of quality 10, frame by frame
   deblur   Gaussian blur of standard deviation 3 pixels
   sr4      4 times smaller
   inpaint  half of the pixels missing (black), the same in all frames; see --mask-seed
   deblur-temporal, sr4-temporal, inpaint-temporal
            the same after a blur over 7 frames
+"""
+#: :data:`deepinv_lvtino.physics.description.VOCABULARY`, which takes seconds to import.
+VOCABULARY = """\
+  temporal-mean=N        mean of groups of N frames
+  temporal-blur=N        uniform blur over N frames
+  every=N                one frame in N
+  blur=S                 Gaussian blur of standard deviation S pixels
+  blur=FILE              blur by a kernel: a picture, or a matrix in a .npy file
+  downscale=N[:FILTER]   N times smaller; bicubic, bilinear, gaussian or sinc
+  crop=X[:Y]             X columns on the left and right, Y rows above and below cut off
+  mask=P                 a share P of the pixels missing, the same in all frames
+  mask=FILE              black pixels of a picture or a video missing
+  jpeg=Q                 JPEG of quality Q, frame by frame, after the noise
+  noise=S                Gaussian noise of standard deviation S, for values in [0, 1]
 """
 _GRIDS = """\
 pixel grids (--grid): where the pixels of a small video lie on the large one
@@ -68,7 +82,8 @@ def _command(
     return commands.add_parser(
         name,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"{_PROBLEMS}\n{_GRIDS}",
+        epilog=f"{_PROBLEMS}\ndescriptions (--operator): steps in order, between commas\n"
+        f"{VOCABULARY}\n{_GRIDS}",
         **texts,
     )
 
@@ -107,8 +122,9 @@ the result is a guess). A report of `degrade` beside INPUT gives the default opt
         grid="pixel grid; deepinv with --simulate, else center",
         border="what a blur over time sees beyond the first and the last frame; circular "
         "(the first frames meet the last) with --simulate, else replicate",
-        sigma="standard deviation of the noise, for values in [0, 1]; 0.001 with "
-        "--simulate (jpeg: 0.005), else 0.01, which suits an 8-bit compressed file",
+        sigma="standard deviation of the noise, for values in [0, 1]; default: what "
+        "--operator says, else 0.001 with --simulate (jpeg: 0.005), else 0.01, which suits "
+        "an 8-bit compressed file. auto: estimated from INPUT",
     )
     _solver(parser, samples=1)
     parser.add_argument(
@@ -216,6 +232,11 @@ def _info(commands: argparse._SubParsersAction) -> None:
         "info",
         help="versions, devices, problems and models",
         description="Report versions, devices, problems and models.",
+    )
+    parser.add_argument(
+        "--operator",
+        metavar="TEXT",
+        help="also say what is known of an operator on a video of --size and --frames",
     )
     parser.add_argument(
         "--model",
@@ -354,8 +375,22 @@ def _conversions(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _problem(parser: argparse.ArgumentParser, text: str, **options: Any) -> None:
-    parser.add_argument("--problem", metavar="NAME", help=text, **options)
+def _problem(
+    parser: argparse.ArgumentParser,
+    text: str,
+    default: str | None = None,
+    required: bool = False,
+) -> None:
+    group = parser.add_mutually_exclusive_group(required=required)
+    group.add_argument("--problem", metavar="NAME", help=text, default=default)
+    group.add_argument(
+        "--operator",
+        metavar="TEXT",
+        dest="problem",
+        default=default,
+        help="instead of a name: what happened to the video, in order, such as "
+        "'temporal-mean=4, blur=1.5, downscale=2, noise=0.02'; see below",
+    )
 
 
 def _size(
@@ -371,7 +406,7 @@ def _operator(
 ) -> None:
     parser.add_argument("--grid", choices=GRIDS, help=grid)
     parser.add_argument("--time-border", choices=TIME_BORDERS, help=border)
-    parser.add_argument("--sigma", type=float, metavar="S", help=sigma)
+    parser.add_argument("--sigma", type=_sigma, metavar="S", help=sigma)
     parser.add_argument(
         "--mask-seed",
         type=_seed,
@@ -439,6 +474,16 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace outputs that exist"
     )
+
+
+def _sigma(text: str) -> float | str:
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        msg = f"expected a number or auto, got {text!r}"
+        raise argparse.ArgumentTypeError(msg) from error
 
 
 def _positive(text: str) -> int:

@@ -13,6 +13,7 @@ from deepinv_lvtino.cli._errors import UserError, user_errors
 from deepinv_lvtino.cli._long import restore_long
 from deepinv_lvtino.cli._models import check_model, print_memory
 from deepinv_lvtino.cli._models import download as download
+from deepinv_lvtino.cli._operator import print_operator
 from deepinv_lvtino.cli._outputs import beside, output_folder, output_path, writing
 from deepinv_lvtino.cli._report import (
     Stopwatch,
@@ -60,7 +61,7 @@ def restore(arguments: argparse.Namespace) -> None:
     files = output_files(output, arguments.samples)
     with writing(files, arguments.overwrite, source) as outputs:
         if arguments.sigma is not None:
-            check_sigma(arguments.sigma)
+            check_sigma(arguments.sigma, auto=not arguments.simulate)
         if arguments.size is not None and not arguments.simulate:
             msg = (
                 "--size is for --simulate: the size of a restored video follows from the "
@@ -196,6 +197,8 @@ def info(arguments: argparse.Namespace) -> None:
     for make in (tiny_video, tiny_image):
         first_line = (make.__doc__ or "").strip().splitlines()[0]
         print(f"  {make.__name__}: {first_line}")
+    width, height = arguments.size
+    if arguments.operator is not None:
+        print_operator(arguments.operator, (3, arguments.frames, height, width))
     if arguments.model is not None:
-        width, height = arguments.size
         print_memory(arguments.frames, height, width)

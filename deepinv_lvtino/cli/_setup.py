@@ -23,8 +23,15 @@ from deepinv_lvtino.datasets import (
     open_video,
     resize_video,
 )
+from deepinv_lvtino.estimate import estimate_noise
 from deepinv_lvtino.optim import LongPhysics
-from deepinv_lvtino.physics import PROBLEMS, VideoInpainting, make_problem
+from deepinv_lvtino.physics import (
+    ALIASES,
+    PROBLEMS,
+    VideoInpainting,
+    find_problem,
+    make_problem,
+)
 from deepinv_lvtino.physics.problems import Problem, VideoPhysics
 
 # Values lie in [0, 1]: beyond this nothing of a video is left.
@@ -33,6 +40,9 @@ _LARGEST_SIGMA = 10.0
 # Measurement noise and sampler must not draw the same numbers: PyTorch's generator on the
 # CPU looks at the lower 32 bits of a seed, of which this flips the highest.
 _NOISE_SEED_OFFSET = 2**31
+
+# Measured frames that the noise level is estimated from.
+_FRAMES_FOR_NOISE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,17 +137,22 @@ def root_mean_square(error: Tensor, physics: VideoPhysics) -> float:
 
 
 def get_problem(name: str | None) -> Problem:
-    """Problem of a name."""
-    if name in PROBLEMS:
-        return PROBLEMS[name]
+    """Problem of a name or a description."""
+    if name is not None and (name in PROBLEMS or name in ALIASES or "=" in name):
+        with user_errors():
+            return find_problem(name)
     known = ", ".join(f"{p.name} ({p.description})" for p in PROBLEMS.values())
     if name is None:
         msg = (
             "--problem is missing: say how INPUT was made from the video that you want: "
-            f"{known}. If INPUT is a clean clip, add --simulate."
+            f"{known}; or describe it with --operator. If INPUT is a clean clip, add "
+            "--simulate."
         )
     else:
-        msg = f"--problem must be one of {known}; got {name!r}."
+        msg = (
+            f"--problem must be one of {known}, or say what happened with --operator; got "
+            f"{name!r}."
+        )
     raise UserError(msg)
 
 
@@ -155,8 +170,13 @@ def choose_device(name: str | None) -> torch.device:
     return device
 
 
-def check_sigma(sigma: float, *, zero: bool = False) -> None:
+def check_sigma(sigma: float | str, *, zero: bool = False, auto: bool = False) -> None:
     """Refuse a noise level that has no meaning (or that a sampler cannot use)."""
+    if isinstance(sigma, str):
+        if auto:
+            return
+        msg = "--sigma auto is for a measurement; a simulation adds noise of a level."
+        raise UserError(msg)
     if not math.isfinite(sigma) or sigma < 0 or (sigma == 0 and not zero):
         least = "0 or positive" if zero else "positive"
         msg = f"--sigma must be {least} and finite; got {sigma:g}."
@@ -253,6 +273,7 @@ def simulate(
             device=device,
         )
     settings = {"grid": grid, "sigma": sigma, "noise_seed": noise_seed}
+    settings |= operator_entry(problem)
     if problem.blurs_time:
         settings["time_border"] = border
     if problem.masked:
@@ -265,6 +286,13 @@ def simulate(
         clean=clean,
         settings=settings,
     )
+
+
+def operator_entry(problem: Problem) -> dict[str, Any]:
+    """What a report says about a described operator."""
+    hashes = problem.operator.hashes()
+    entry: dict[str, Any] = {"operator": str(problem.operator)}
+    return entry | ({"operator_files": hashes} if hashes else {})
 
 
 def check_divides(problem: Problem, width: int, height: int) -> None:
@@ -325,9 +353,14 @@ def measured(
     of_report = known.get("time_border", "circular") if same_problem else "replicate"
     border = arguments.time_border or of_report
     sigma = arguments.sigma
+    if sigma is None and problem.operator.noise is not None and problem.linear:
+        sigma = problem.operator.noise
     if sigma is None:
         sigma = float(known.get("measurement_error", 0.01))
-    check_sigma(sigma)
+    automatic = sigma == "auto"
+    if automatic:
+        sigma = estimate_noise(video[:, :, :_FRAMES_FOR_NOISE])
+        print(f"noise estimated from INPUT: sigma {sigma:.3g}")
     mask_seed = arguments.mask_seed
     if mask_seed is None:
         mask_seed = known.get("mask_seed", 0) if same_problem else 0
@@ -349,6 +382,8 @@ def measured(
         "grid": grid,
         **({"time_border": border} if problem.blurs_time else {}),
         "sigma": sigma,
+        **({"sigma_estimated": True} if automatic else {}),
+        **operator_entry(problem),
         "degrade_report": str(found[0]) if found and known else None,
         **damage_entry(video),
     }

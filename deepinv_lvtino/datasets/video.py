@@ -166,8 +166,8 @@ def read_video(
     :param bool deinterlace: make progressive frames of interlaced ones, by FFmpeg's filter
         ``bwdif``, as many as there are; refused by default.
     :param bool constant_rate: resample a file with a variable frame rate at the common
-        rate nearest to the usual distance of its frames, each moment showing the frame that its times say;
-        refused by default.
+        rate nearest to the usual distance of its frames, each moment showing the frame
+        that its times say; refused by default.
     :param bool tonemap: bring HDR (PQ, HLG) to the range of an ordinary display: BT.709,
         up to 1000 cd/m², 203 being white, compressed above half of that; refused by
         default.

@@ -1,5 +1,6 @@
 r"""Video degradations as DeepInverse physics, exact wherever they are separable."""
 
+from deepinv_lvtino.physics.description import Description, parse_operator
 from deepinv_lvtino.physics.framewise import FramewiseLinearPhysics, FramewisePhysics
 from deepinv_lvtino.physics.jpeg import JPEGCompression
 from deepinv_lvtino.physics.masked import VideoInpainting, random_mask
@@ -10,11 +11,19 @@ from deepinv_lvtino.physics.operators import (
     VideoBlur,
     VideoDownsampling,
 )
-from deepinv_lvtino.physics.problems import PROBLEMS, Problem, make_problem
+from deepinv_lvtino.physics.problems import (
+    ALIASES,
+    PROBLEMS,
+    Problem,
+    find_problem,
+    make_problem,
+)
 from deepinv_lvtino.physics.separable import SeparableVideoPhysics
 
 __all__ = [
+    "ALIASES",
     "PROBLEMS",
+    "Description",
     "FramewiseLinearPhysics",
     "FramewisePhysics",
     "JPEGCompression",
@@ -26,6 +35,8 @@ __all__ = [
     "VideoBlur",
     "VideoDownsampling",
     "VideoInpainting",
+    "find_problem",
     "make_problem",
+    "parse_operator",
     "random_mask",
 ]

@@ -1,23 +1,21 @@
-r"""The published inverse problems by name."""
+r"""The published inverse problems by name, and any described one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from deepinv.physics.functional import gaussian_blur
-from deepinv.physics.noise import GaussianNoise, ZeroNoise
 
+from deepinv_lvtino.physics.description import (
+    Description,
+    Setting,
+    Size,
+    parse_operator,
+)
+from deepinv_lvtino.physics.framewise import FramewiseLinearPhysics
 from deepinv_lvtino.physics.functional import ALIGNMENTS, TIME_BORDERS, check_choice
 from deepinv_lvtino.physics.jpeg import JPEGCompression
-from deepinv_lvtino.physics.masked import VideoInpainting, random_mask
-from deepinv_lvtino.physics.operators import (
-    TemporalBlur,
-    TemporalPooling,
-    VideoBlur,
-    VideoDownsampling,
-)
+from deepinv_lvtino.physics.masked import VideoInpainting
 from deepinv_lvtino.physics.separable import SeparableVideoPhysics
 from deepinv_lvtino.utils import (
     check_img_size,
@@ -27,235 +25,160 @@ from deepinv_lvtino.utils import (
     check_sizes,
 )
 
-_Size = tuple[int, int, int, int]
-
-#: The operators that :func:`make_problem` gives.
-VideoPhysics = SeparableVideoPhysics | VideoInpainting | JPEGCompression
-
-
-@dataclass(frozen=True)
-class _Setting:
-    r"""
-    What a problem is built for.
-
-    :param tuple[int, int, int, int] img_size: video size ``(C, T, H, W)``.
-    :param float sigma: standard deviation of the noise.
-    :param str alignment: pixel grid of a downsampling.
-    :param str time_border: border of a blur over time.
-    :param int mask_seed: seed of a random mask.
-    :param torch.Generator rng: generator of the noise.
-    :param torch.device, str device: device.
-    :param torch.dtype dtype: dtype.
-    """
-
-    img_size: _Size
-    sigma: float
-    alignment: str
-    time_border: str
-    mask_seed: int
-    rng: torch.Generator | None
-    device: torch.device | str
-    dtype: torch.dtype
+#: The operators that :func:`make_problem` gives; others are products of DeepInverse's.
+VideoPhysics = (
+    SeparableVideoPhysics | VideoInpainting | JPEGCompression | FramewiseLinearPhysics
+)
 
 
 @dataclass(frozen=True)
 class Problem:
     r"""
-    An inverse problem by name, before its size is known.
+    An inverse problem, before its size is known.
 
-    :param str name: name for :func:`make_problem`.
-    :param str description: one line for people.
-    :param int frame_factor: video frames per measured frame.
-    :param int scale_factor: video pixels per measured pixel, along each axis.
-    :param Callable build: from what it is built for (size, noise, grid, seed, device) to
-        the operator.
-    :param float sigma: standard deviation of the noise if nothing is said.
-    :param bool linear: whether the operator is linear. If not, the schedule has to be the
-        published one of that name.
-    :param bool masked: whether the operator has a random mask.
-    :param bool blurs_time: whether the operator blurs over time.
+    :param str name: name for :func:`make_problem`: a short one, or the description.
+    :param Description operator: what happened to the video.
+    :param float sigma: standard deviation of the noise of a simulation if nothing is said.
     """
 
     name: str
-    description: str
-    frame_factor: int
-    scale_factor: int
-    build: Callable[[_Setting], VideoPhysics]
+    operator: Description = field(repr=False)
     sigma: float = 0.001
-    linear: bool = True
-    masked: bool = False
-    blurs_time: bool = False
 
-    def video_size(
-        self, measurement_size: _Size, num_frames: int | None = None
-    ) -> _Size:
+    @property
+    def description(self) -> str:
+        """One line for people."""
+        return self.operator.words
+
+    @property
+    def frame_factor(self) -> int:
+        """Video frames per measured frame."""
+        factor = 1
+        for term in self.operator.terms:
+            factor *= term.frames
+        return factor
+
+    @property
+    def scale_factor(self) -> int:
+        """Video pixels per measured pixel, along each axis."""
+        factor = 1
+        for term in self.operator.terms:
+            factor *= term.pixels
+        return factor
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is linear; if not, its schedule has to be the published one."""
+        return self.operator.jpeg is None
+
+    @property
+    def masked(self) -> bool:
+        """Whether it has a random mask."""
+        return self.operator.random
+
+    @property
+    def blurs_time(self) -> bool:
+        """Whether it blurs over time."""
+        return self.operator.blurs_time
+
+    def video_size(self, measurement_size: Size, num_frames: int | None = None) -> Size:
         r"""
         Size of the video behind a measurement.
 
         :param tuple[int, int, int, int] measurement_size: ``(C, t, h, w)``.
         :param int num_frames: number of video frames, where the measurement admits
-            several (the last group of frames may not be full); the largest by default.
+            several (the last group of frames may not be full); by default the largest
+            of which every frame is seen.
         :return: (tuple[int, int, int, int]) ``(C, T, H, W)``.
         :raises ValueError: if no video of ``num_frames`` frames gives that measurement.
         """
-        channels, frames, height, width = check_sizes(
+        size: Size = check_sizes(
             "measurement_size", measurement_size, "(C, t, h, w) without the batch axis"
         )
-        largest = self.frame_factor * frames
+        measured = size[1]
+        for term in reversed(self.operator.terms):
+            size = term.before(size)
+        if num_frames is None:
+            return size
+        total = check_integer("num_frames", num_frames)
+        largest = self.frame_factor * measured
         smallest = largest - self.frame_factor + 1
-        total = (
-            largest if num_frames is None else check_integer("num_frames", num_frames)
-        )
         if not smallest <= total <= largest:
             span = f"{smallest} to {largest}" if smallest < largest else f"{largest}"
             msg = (
-                f"`num_frames` must be {span} for a measurement of {frames} frames of "
+                f"`num_frames` must be {span} for a measurement of {measured} frames of "
                 f"problem {self.name}; got {total}."
             )
             raise ValueError(msg)
-        scale = self.scale_factor
-        return channels, total, scale * height, scale * width
+        return size[0], total, *size[2:]
+
+    def build(self, setting: Setting) -> VideoPhysics:
+        r"""
+        The operator.
+
+        :param Setting setting: size, noise, grid, seed and device.
+        :return: (deepinv.physics.Physics) the operator.
+        """
+        return self.operator.build(setting)
 
 
-_Spatial = Callable[[_Size, _Setting], SeparableVideoPhysics | VideoInpainting]
+#: The named problems as descriptions, see :func:`make_problem`.
+_NAMED = {
+    "A": "temporal-mean=4, downscale=4",
+    "B": "temporal-blur=7, downscale=8",
+    "C": "temporal-mean=8, downscale=8",
+    "jpeg": "noise=0.005, jpeg=10",
+    "deblur": "blur=3",
+    "deblur-temporal": "temporal-blur=7, blur=3",
+    "sr4": "downscale=4",
+    "sr4-temporal": "temporal-blur=7, downscale=4",
+    "inpaint": "mask=0.5",
+    "inpaint-temporal": "temporal-blur=7, mask=0.5",
+}
+
+#: Other names, which say what happens.
+ALIASES = {"frames4-sr4": "A", "blur7-sr8": "B", "frames8-sr8": "C"}
 
 
-def _noise(setting: _Setting) -> GaussianNoise | ZeroNoise:
-    if setting.sigma == 0:
-        return ZeroNoise()
-    return GaussianNoise(setting.sigma, rng=setting.rng)
-
-
-def _shrink(size: _Size, factor: int, setting: _Setting) -> VideoDownsampling:
-    return VideoDownsampling(
-        size,
-        factor,
-        alignment=setting.alignment,
-        noise_model=_noise(setting),
-        device=setting.device,
-        dtype=setting.dtype,
-    )
-
-
-def _blur(size: _Size, setting: _Setting) -> VideoBlur:
-    return VideoBlur(
-        size,
-        gaussian_blur(sigma=(3.0, 3.0), dtype=torch.float64),
-        "reflect",
-        noise_model=_noise(setting),
-        device=setting.device,
-        dtype=setting.dtype,
-    )
-
-
-def _hide(size: _Size, setting: _Setting) -> VideoInpainting:
-    return VideoInpainting(
-        size,
-        random_mask(*size[2:], seed=setting.mask_seed),
-        noise_model=_noise(setting),
-        device=setting.device,
-        dtype=setting.dtype,
-    )
-
-
-def _pooled(factor: int) -> Callable[[_Setting], VideoPhysics]:
-    """Mean of groups of frames, then downsampling, both by ``factor``."""
-
-    def build(setting: _Setting) -> VideoPhysics:
-        temporal = TemporalPooling(
-            setting.img_size, factor, device=setting.device, dtype=setting.dtype
-        )
-        return _shrink(temporal.measurement_size, factor, setting) * temporal
-
-    return build
-
-
-def _alone(spatial: _Spatial) -> Callable[[_Setting], VideoPhysics]:
-    return lambda setting: spatial(setting.img_size, setting)
-
-
-def _averaged(
-    spatial: _Spatial,
-) -> Callable[[_Setting], VideoPhysics]:
-    """Uniform blur over 7 frames, then ``spatial``."""
-
-    def build(setting: _Setting) -> VideoPhysics:
-        temporal = TemporalBlur(
-            setting.img_size,
-            7,
-            padding=setting.time_border,
-            device=setting.device,
-            dtype=setting.dtype,
-        )
-        return spatial(temporal.measurement_size, setting) * temporal
-
-    return build
-
-
-def _compressed(setting: _Setting) -> JPEGCompression:
-    return JPEGCompression(10, setting.sigma, setting.img_size, setting.rng)
-
-
-_SPATIAL: tuple[tuple[str, str, int, _Spatial], ...] = (
-    ("deblur", "Gaussian blur of standard deviation 3 pixels", 1, _blur),
-    ("sr4", "4 times smaller", 4, lambda size, setting: _shrink(size, 4, setting)),
-    ("inpaint", "half of the pixels missing, the same in all frames", 1, _hide),
-)
-
-
-def _all_problems() -> list[Problem]:
-    problems = [
-        Problem("A", "mean of 4 frames, then 4 times smaller", 4, 4, _pooled(4)),
-        Problem(
-            "B",
-            "blur over 7 frames, then 8 times smaller",
-            1,
-            8,
-            _averaged(lambda size, setting: _shrink(size, 8, setting)),
-            blurs_time=True,
-        ),
-        Problem("C", "mean of 8 frames, then 8 times smaller", 8, 8, _pooled(8)),
-        Problem(
-            "jpeg",
-            "noise, then JPEG of quality 10, frame by frame",
-            1,
-            1,
-            _compressed,
-            sigma=0.005,
-            linear=False,
-        ),
-    ]
-    for name, description, factor, spatial in _SPATIAL:
-        masked = spatial is _hide
-        problems += [
-            Problem(
-                name,
-                description,
-                1,
-                factor,
-                _alone(spatial),
-                masked=masked,
-            ),
-            Problem(
-                f"{name}-temporal",
-                f"blur over 7 frames, then {description}",
-                1,
-                factor,
-                _averaged(spatial),
-                masked=masked,
-                blurs_time=True,
-            ),
-        ]
-    return problems
+def _problem(name: str, text: str) -> Problem:
+    operator = parse_operator(text)
+    sigma = 0.001 if operator.noise is None else operator.noise
+    return Problem(name, operator, sigma)
 
 
 #: The named problems, see :func:`make_problem`.
-PROBLEMS: dict[str, Problem] = {problem.name: problem for problem in _all_problems()}
+PROBLEMS: dict[str, Problem] = {
+    name: _problem(name, text) for name, text in _NAMED.items()
+}
+
+
+def find_problem(name: str) -> Problem:
+    r"""
+    Problem of a name or of a description.
+
+    :param str name: key of :data:`PROBLEMS` or :data:`ALIASES`, or a description for
+        :func:`parse_operator`.
+    :return: (Problem) the problem; that of a description has it as its name.
+    :raises FileNotFoundError: if a file of the description is missing.
+    :raises ValueError: if it is none of these.
+    """
+    if isinstance(name, str):
+        name = ALIASES.get(name, name)
+        if name in PROBLEMS:
+            return PROBLEMS[name]
+        if "=" in name:
+            problem = _problem(name, name)
+            return Problem(str(problem.operator), problem.operator, problem.sigma)
+    msg = (
+        f"`name` must be one of {', '.join(map(repr, PROBLEMS))}, or a description such as "
+        f"'temporal-mean=2, downscale=2'; got {name!r}."
+    )
+    raise ValueError(msg)
 
 
 def make_problem(
     name: str,
-    img_size: _Size,
+    img_size: Size,
     sigma: float | None = None,
     *,
     alignment: str = "deepinv",
@@ -286,13 +209,19 @@ def make_problem(
     - ``'deblur-temporal'``, ``'sr4-temporal'``, ``'inpaint-temporal'``: the same after a
       uniform blur over 7 frames.
 
+    Any other one is a description (:func:`parse_operator`), as in
+    ``make_problem("temporal-mean=2, blur=1.5, downscale=2, noise=0.02", img_size)``, and
+    these are too: ``'B'`` is ``"temporal-blur=7, downscale=8"``. ``'frames4-sr4'``,
+    ``'blur7-sr8'`` and ``'frames8-sr8'`` are other names of A, B and C.
+
     Padding in space is by reflection. The published blurs over time are circular, their
     first frames see the last ones; a recording is not.
 
-    :param str name: name of the problem, a key of :data:`PROBLEMS`.
+    :param str name: name of the problem, a key of :data:`PROBLEMS`, or a description.
     :param tuple[int, int, int, int] img_size: video size ``(C, T, H, W)``.
     :param float sigma: standard deviation of the noise, in intensity units of [0, 1]
-        videos; 0 for none. By default 0.001, and 0.005 for ``'jpeg'``.
+        videos; 0 for none. By default what the description says, else 0.001, and 0.005
+        for ``'jpeg'``.
     :param str alignment: pixel grid of the downsampling, ``'deepinv'`` (the published
         problems), ``'deepinv-0.3'`` (measurements made with DeepInverse up to 0.3.5) or
         ``'center'`` (ordinary resizers), see :class:`VideoDownsampling`; without effect
@@ -305,7 +234,9 @@ def make_problem(
     :param torch.device, str device: device of the operator.
     :param torch.dtype dtype: dtype of the operator (JPEG takes videos of any).
     :return: (:class:`SeparableVideoPhysics` | :class:`VideoInpainting` |
-        :class:`JPEGCompression`) the operator; unless it is JPEG, exact in every step.
+        :class:`JPEGCompression`) the operator; unless it is JPEG, exact in every step. With
+        a kernel that is not separable a :class:`FramewiseLinearPhysics`, and with further
+        steps a composition of DeepInverse, whose steps are iterative.
     :raises ValueError: if the name is unknown or an argument is not as above.
 
     |sep|
@@ -320,10 +251,7 @@ def make_problem(
 
     .. footbibliography::
     """
-    if not isinstance(name, str) or name not in PROBLEMS:
-        msg = f"`name` must be one of {', '.join(map(repr, PROBLEMS))}; got {name!r}."
-        raise ValueError(msg)
-    problem = PROBLEMS[name]
+    problem = find_problem(name)
     sigma = problem.sigma if sigma is None else sigma
     sigma = check_number("sigma", sigma, least=0)
     mask_seed = check_seed("mask_seed", mask_seed)
@@ -331,5 +259,5 @@ def make_problem(
     check_choice("time_border", time_border, TIME_BORDERS)
     size = check_img_size(img_size)
     return problem.build(
-        _Setting(size, sigma, alignment, time_border, mask_seed, rng, device, dtype)
+        Setting(size, sigma, alignment, time_border, mask_seed, rng, device, dtype)
     )
