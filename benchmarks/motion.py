@@ -32,6 +32,7 @@ from deepinv_lvtino.optim import (
     pseudo_inverse,
     video_motion,
 )
+from deepinv_lvtino.optim.baselines import TV_SETTINGS
 
 SIZE, LARGE, QUICK = (25, 192, 320), (25, 768, 1280), (9, 48, 80)
 SAMPLES = 8
@@ -49,7 +50,9 @@ def variation(x: Tensor) -> list[Row]:
     r"""Variation alone."""
     solvers = {
         "pseudo-inverse": lambda problem: pseudo_inverse,
-        "static, tuned on the street clip": ADMMTV,
+        "static, tuned on the street clip": lambda problem: ADMMTV(
+            problem if problem in TV_SETTINGS else "A"
+        ),
         "along the motion": lambda problem: MotionTV(),
         "along the true flow": lambda problem: MotionTV(flow=video_motion(x)),
     }

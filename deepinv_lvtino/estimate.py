@@ -13,6 +13,10 @@ from deepinv_lvtino.utils import check_number, check_video
 #: Patches of frames, rows and columns, the largest first, of which one is taken that the
 #: measurement holds ``_PATCHES_PER_VALUE`` times as many of as it has values.
 _PATCHES = ((3, 6), (3, 4), (1, 4), (1, 3), (1, 2))
+#: Width in pixels that sharp videos seem to have (0.25 to 0.46 on eight clips), and the
+#: least gain of blurred ones.
+SHARP, LEAST_GAIN = 0.5, 0.2
+
 _PATCHES_PER_VALUE, _MOST_PATCHES = 40, 60_000
 
 
@@ -125,7 +129,9 @@ def estimate_blur(y: Tensor, sigma: float | None = None) -> BlurEstimate:
     if min(height, width) < 32:
         msg = f"`y` must have 32x32 pixels or more; got {height}x{width}."
         raise ValueError(msg)
-    sigma = estimate_noise(y) if sigma is None else check_number("sigma", sigma, least=0)
+    sigma = (
+        estimate_noise(y) if sigma is None else check_number("sigma", sigma, least=0)
+    )
     frequency, power = _spectrum(y)
     best, curvature, gain = _fit(frequency, power.mean(dim=0), sigma)
     parts = [part for part in power.chunk(4) if len(part)]
@@ -165,9 +171,7 @@ def _spectrum(y: Tensor) -> tuple[Tensor, Tensor]:
 _EXPONENT, _EXPONENT_SPREAD = 2.2, 0.3
 
 
-def _fit(
-    frequency: Tensor, power: Tensor, sigma: float
-) -> tuple[float, float, float]:
+def _fit(frequency: Tensor, power: Tensor, sigma: float) -> tuple[float, float, float]:
     """Width, its standard deviation by the curvature, and the gain on no blur."""
     start = (power[:5] * frequency[:5] ** _EXPONENT).log().mean()
 
@@ -198,7 +202,8 @@ def _fit(
             return value
 
         solver.step(closure)
-        found.append((float(loss(values)), values.detach()))
+        best = values.detach()
+        found.append((float(loss(best)), best))
     value, values = min(found, key=lambda pair: pair[0])
     plain = found[0][0]  # a width of zero stays there: its gradient is zero
     hessian = torch.autograd.functional.hessian(loss, values)

@@ -7,18 +7,28 @@ import warnings
 
 import pytest
 import torch
+from deepinv.optim.data_fidelity import L2
+from deepinv.physics import GaussianNoise
 from torch.nn.functional import interpolate as enlarge
 
 from deepinv_lvtino import LVTINO, Schedule, make_problem
 from deepinv_lvtino.datasets import procedural_clip
 from deepinv_lvtino.optim import (
+    ADMMTV,
     STARTS,
     interpolate,
+    motion_start,
     proximal_start,
     pseudo_inverse,
     tv_start,
 )
-from deepinv_lvtino.optim.starts import frame_centres
+from deepinv_lvtino.optim.starts import (
+    NOISE_SHARE,
+    TIME_WEIGHT,
+    TV_LAMBDA,
+    frame_centres,
+    variation_weight,
+)
 from deepinv_lvtino.physics import (
     SeparableVideoPhysics,
     TemporalBlur,
@@ -243,3 +253,42 @@ def test_frame_without_a_place_in_time_is_refused():
         interpolate(torch.zeros(1, 1, 2, 4, 4), physics)
     with pytest.raises(ValueError, match="`y` must have shape"):
         interpolate(torch.zeros(1, 1, 2, 4, 5), physics)
+
+
+@pytest.mark.parametrize("name", ["sr4", "A", "inpaint"])
+def test_weight_of_the_variation_balances_the_noise(name):
+    """Root mean square of the noise in the gradient, by many draws."""
+    sigma = 0.1
+    physics = make_problem(name, (3, 8, 32, 48), sigma)
+    y = physics(torch.rand(1, 3, 8, 32, 48))
+    draws = []
+    for seed in range(4):
+        noise = rand(*y.shape, seed=seed, dtype=torch.float32) - 0.5
+        noise = noise * sigma * 12**0.5
+        draws.append(physics.A_adjoint(noise).square().mean())
+    expected = NOISE_SHARE * float(torch.stack(draws).mean().sqrt()) / sigma**2
+    found = variation_weight(y, physics, sigma, 1e9)
+    assert found == pytest.approx(expected, rel=0.05)
+    assert variation_weight(y, physics, sigma, 1e-3) == 1e-3
+
+
+@pytest.mark.parametrize("start", [tv_start, motion_start])
+def test_strong_noise_does_not_flatten_the_start(start):
+    """Where the weight for little noise leaves a video without detail."""
+    x = translating(9, 32, 48, speed=1)
+    physics = make_problem("sr4", tuple(x.shape[1:]), 0.05, rng=generator(1))
+    y = physics(x)
+    flat = ADMMTV(TV_LAMBDA, TIME_WEIGHT, data_fidelity=L2(0.05))(y, physics)
+    assert psnr(start(y, physics), x) > psnr(flat, x) + 1
+
+
+def test_every_level_of_noise_has_its_own_weight():
+    physics = make_problem("A", (3, 8, 32, 48))
+    x = torch.cat([translating(8, 32, 48, speed=1, seed=seed) for seed in (1, 2)])
+    y = physics.A(x)
+    levels = torch.tensor([0.001, 0.2])
+    physics.set_noise_model(GaussianNoise(levels))
+    found = motion_start(y, physics)
+    for part, level, video in zip(y.split(1), levels, found.split(1), strict=True):
+        alone = make_problem("A", (3, 8, 32, 48), float(level))
+        assert torch.equal(motion_start(part, alone), video)

@@ -67,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     _restore(commands)
     _degrade(commands)
     _demo(commands)
+    _estimate(commands)
     _download(commands)
     _info(commands)
     # which uses the helpers below
@@ -202,6 +203,33 @@ and restored.json.""",
     )
     _solver(parser, samples=8)
     _common(parser)
+
+
+def _estimate(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "estimate",
+        help="noise level and blur width of a file",
+        description="""\
+What a file tells about itself: the standard deviation of its noise, and the width of a
+Gaussian blur if it was blurred and not made smaller afterwards. Each with a line that says
+how sure it is. Nothing is written.""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "input", metavar="INPUT", help="a video file or a folder of frames"
+    )
+    parser.add_argument(
+        "--frames",
+        type=_positive,
+        default=32,
+        metavar="N",
+        help="frames to look at, from the first on; default: 32, or all if there are fewer",
+    )
+    parser.add_argument(
+        "--fps", type=_rate, metavar="RATE", help="frame rate in Hz of an INPUT folder"
+    )
+    _damaged(parser)
+    _conversions(parser)
 
 
 def _download(commands: argparse._SubParsersAction) -> None:

@@ -33,6 +33,7 @@ from deepinv_lvtino.cli._setup import (
     damage_entry,
     get_problem,
     measured,
+    read_input,
     root_mean_square,
     simulate,
 )
@@ -46,6 +47,12 @@ from deepinv_lvtino.cli._solve import (
     warn_if_unexplained,
 )
 from deepinv_lvtino.datasets import procedural_clip, read_video, write_video
+from deepinv_lvtino.estimate import (
+    LEAST_GAIN,
+    SHARP,
+    estimate_blur,
+    estimate_noise,
+)
 from deepinv_lvtino.models import tiny_image, tiny_video
 from deepinv_lvtino.physics import PROBLEMS
 
@@ -176,6 +183,29 @@ def demo(arguments: argparse.Namespace) -> None:
         )
     print_scores(metrics)
     print(f"written to {target}; look at {beside(output, '-comparison.png')} first")
+
+
+def estimate(arguments: argparse.Namespace) -> None:
+    """Print the noise level and the blur width of a file."""
+    video = read_input(arguments, Path(arguments.input), fps=arguments.fps)
+    y = video[:, :, : arguments.frames]
+    _, _, frames, height, width = y.shape
+    print(f"{frames} frames of {width}x{height}")
+    with user_errors():
+        sigma = estimate_noise(y)
+        print(f"noise  sigma {sigma:.3g}, grain of the scene included")
+        blur = estimate_blur(y, sigma)
+    print(
+        f"blur   {blur.width:.2f} +- {blur.uncertainty:.2f} pixels, if it is Gaussian"
+    )
+    if blur.width < SHARP + 2 * blur.uncertainty or blur.gain < LEAST_GAIN:
+        print("       no more than the softness of any video: there may be none")
+        return
+    print("       a soft scene adds to it: up to a fifth was seen, on close-ups")
+    print(
+        f"try    deepinv-lvtino restore {arguments.input} -o OUTPUT --operator "
+        f'"blur={blur.width:.2g}, noise={max(sigma, 0.001):.2g}"'
+    )
 
 
 def info(arguments: argparse.Namespace) -> None:

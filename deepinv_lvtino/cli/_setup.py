@@ -405,7 +405,8 @@ def measured(
     else:
         try:
             with user_errors():
-                long = LongPhysics(make, video_size[1])
+                size = (video_size[0], *video_size[2:])
+                long = LongPhysics(make, video_size[1], size)
         except NotImplementedError as error:
             msg = f"--window {window}: {error} (--time-border)"
             raise UserError(msg) from error

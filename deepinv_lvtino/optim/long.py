@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from deepinv.physics import Physics
@@ -101,7 +102,10 @@ class LongPhysics:
 
     :param Callable make: from a number of frames to the operator on a video of so many.
     :param int frames: frames of the video.
+    :param tuple[int, int, int] size: ``(C, H, W)`` of the video, where the operator has no
+        ``img_size``.
     :raises NotImplementedError: if the operator cannot be cut in time.
+    :raises ValueError: if the size is not known.
 
     |sep|
 
@@ -110,26 +114,36 @@ class LongPhysics:
         >>> from deepinv_lvtino import make_problem
         >>> from deepinv_lvtino.optim import LongPhysics
         >>> physics = LongPhysics(lambda n: make_problem("A", (3, n, 64, 96)), 100_000)
-        >>> physics.img_size, physics.measurement_size
-        ((3, 100000, 64, 96), (3, 25000, 16, 24))
+        >>> physics.img_size, physics.rows.measured
+        ((3, 100000, 64, 96), 25000)
     """
 
-    def __init__(self, make: Callable[[int], Physics], frames: int) -> None:
+    def __init__(
+        self,
+        make: Callable[[int], Physics],
+        frames: int,
+        size: tuple[int, int, int] | None = None,
+    ) -> None:
         frames = check_integer("frames", frames, 1)
         self.make = make
         self.short, self.rows = _rows_of(make, frames)
-        channels, _, height, width = self.short.img_size
+        known: Any = getattr(self.short, "img_size", None)
+        if size is None and known is None:
+            msg = (
+                f"`size` is missing: a {type(self.short).__name__} does not say for what "
+                "videos it is. Give (C, H, W)."
+            )
+            raise ValueError(msg)
+        channels, height, width = size or (known[0], *known[2:])
+        self._short_frames = min(frames, _SHORT) if known is None else known[1]
         #: Size of the video, ``(C, T, H, W)``.
         self.img_size = (channels, frames, height, width)
-        size = getattr(self.short, "measurement_size", self.short.img_size)
-        #: Size of the measurement, ``(C, t, h, w)``.
-        self.measurement_size = (size[0], self.rows.measured, *size[2:])
 
     @property
     def rows_of_short(self) -> int:
         """Measured frames of the short video."""
         if acts_on_frames(self.short):
-            return int(self.short.img_size[1])
+            return int(self._short_frames)
         return len(self.rows.short)
 
     def of_frames(self, frames: int) -> Physics:
@@ -139,7 +153,7 @@ class LongPhysics:
         :param int frames: its frames.
         :return: (deepinv.physics.Physics) the operator.
         """
-        return self.short if self.short.img_size[1] == frames else self.make(frames)
+        return self.short if self._short_frames == frames else self.make(frames)
 
 
 def _rows_of(

@@ -8,10 +8,11 @@ name. They can be called by themselves, as baselines or to be looked at.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 
 import torch
 from deepinv.optim.data_fidelity import L2
-from deepinv.physics import LinearPhysics, Physics, Tomography
+from deepinv.physics import GaussianNoise, LinearPhysics, Physics, Tomography
 from torch import Tensor
 
 from deepinv_lvtino.flow import optical_flow, warp
@@ -34,6 +35,13 @@ SMALLEST = DATA_GAMMA**-0.5
 #: Weight of the variation in :func:`tv_start`, per unit of intensity, that of its temporal
 #: part, and number of iterations.
 TV_LAMBDA, TIME_WEIGHT, TV_ITERATIONS = 10.0, 2.0, 20
+
+#: The same in :func:`motion_start`, along the motion.
+MOTION_LAMBDA = 5.0
+
+#: Weight of the variation per unit of the noise in the data term's gradient, where that is
+#: less than the weights above.
+NOISE_SHARE = 0.5
 
 #: Smallest noise level that :func:`tv_start` assumes.
 LEAST_NOISE = 0.001
@@ -76,12 +84,49 @@ def proximal_start(y: Tensor, physics: Physics) -> Tensor:
     return prox_l2(physics, 0.0, y, PROXIMAL_GAMMA)
 
 
+def variation_weight(
+    y: Tensor, physics: Physics, sigma: float, largest: float
+) -> float:
+    r"""
+    Weight of a total variation that has to withstand the noise of a measurement.
+
+    The gradient of :math:`\|A x - y\|^2 / 2 \sigma^2` at the true video is the noise
+    :math:`A^{\top} n / \sigma^2`, with the root mean square
+    :math:`r = \|A\|_F / (\sigma \sqrt{N})` for :math:`N` values of the video. What a
+    variation of weight :math:`\lambda` pulls with is of the size of :math:`\lambda`: more
+    than a share of :math:`r` flattens the video, and where the operator takes much and the
+    noise is strong, :math:`r` is small. So
+
+    .. math::
+
+        \lambda = \min (\lambda_0, \; r / 2)
+
+    with :math:`\lambda_0` for little noise. The share of 1/2 (``NOISE_SHARE``) is
+    near the best for eleven operators and noise from 0.001 to 0.1, see the user guide
+    (schedules). The norm is found by one random vector (Hutchinson's estimate).
+
+    :param torch.Tensor y: measurement, of which the size counts.
+    :param deepinv.physics.Physics physics: measurement operator.
+    :param float sigma: standard deviation of the noise.
+    :param float largest: :math:`\lambda_0`.
+    :return: (float) the weight, per unit of intensity.
+    """
+    if not isinstance(physics, LinearPhysics):
+        return largest
+    rng = torch.Generator().manual_seed(0)
+    signs = torch.randint(0, 2, y[:1].shape, generator=rng).to(y) * 2 - 1
+    with torch.no_grad():
+        back = physics.A_adjoint(signs)
+    return min(largest, NOISE_SHARE * float(back.square().mean().sqrt()) / sigma)
+
+
 def tv_start(y: Tensor, physics: Physics) -> Tensor:
     r"""
     The video of least total variation over space and time that explains the measurement.
 
-    Twenty iterations (``TV_ITERATIONS``) of :class:`ADMMTV` with :math:`\lambda = 10` and
-    twice the weight on time (``TV_LAMBDA``, ``TIME_WEIGHT``), for the noise level that the
+    Twenty iterations (``TV_ITERATIONS``) of :class:`ADMMTV` with :math:`\lambda = 10`
+    (``TV_LAMBDA``), or less if the noise asks for it (:func:`variation_weight`), and
+    twice the weight on time (``TIME_WEIGHT``), for the noise level that the
     physics declares (one, or one per element of the batch), or 0.001 (``LEAST_NOISE``) if
     that is larger.
 
@@ -92,23 +137,27 @@ def tv_start(y: Tensor, physics: Physics) -> Tensor:
     # the reconstructor starts from `pseudo_inverse`, hence not at the top
     from deepinv_lvtino.optim.baselines import ADMMTV
 
-    sigma = _declared_noise(y, physics, LEAST_NOISE)
-    solver = ADMMTV(
-        TV_LAMBDA, TIME_WEIGHT, data_fidelity=L2(sigma), max_iter=TV_ITERATIONS
-    )
-    parts = channels(physics, len(y))
-    if len(parts) == 1:
-        return solver(y, physics)
-    return torch.cat([solver(y[:, c], part) for c, part in parts], dim=1)
+    def solve(y: Tensor, physics: Physics, sigma: float) -> Tensor:
+        weight = variation_weight(y, physics, sigma, TV_LAMBDA)
+        solver = ADMMTV(
+            weight, TIME_WEIGHT, data_fidelity=L2(sigma), max_iter=TV_ITERATIONS
+        )
+        parts = channels(physics, len(y))
+        if len(parts) == 1:
+            return solver(y, physics)
+        return torch.cat([solver(y[:, c], part) for c, part in parts], dim=1)
+
+    return _by_noise(y, physics, solve)
 
 
 def motion_start(y: Tensor, physics: Physics) -> Tensor:
     r"""
     The video of least total variation along its motion that explains the measurement.
 
-    :class:`MotionTV` as it is, for the noise level that the physics declares, or 0.001
+    :class:`MotionTV` for the noise level that the physics declares, or 0.001
     (``LEAST_NOISE``) if that is larger: :func:`tv_start`, then three rounds of flow and
-    variation along it.
+    variation along it, of weight 5 (``MOTION_LAMBDA``) or less if the noise asks for it
+    (:func:`variation_weight`).
 
     :param torch.Tensor y: measurement.
     :param deepinv.physics.Physics physics: measurement operator.
@@ -117,8 +166,30 @@ def motion_start(y: Tensor, physics: Physics) -> Tensor:
     # the reconstructor starts from `tv_start`, hence not at the top
     from deepinv_lvtino.optim.motion_tv import MotionTV
 
+    def solve(y: Tensor, physics: Physics, sigma: float) -> Tensor:
+        weight = variation_weight(y, physics, sigma, MOTION_LAMBDA)
+        return MotionTV(weight, data_fidelity=L2(sigma))(y, physics)
+
+    return _by_noise(y, physics, solve)
+
+
+def _by_noise(
+    y: Tensor, physics: Physics, solve: Callable[[Tensor, Physics, float], Tensor]
+) -> Tensor:
+    """Solve for the declared noise; elements of a batch with levels of their own alone."""
     sigma = _declared_noise(y, physics, LEAST_NOISE)
-    return MotionTV(data_fidelity=L2(sigma))(y, physics)
+    if not isinstance(sigma, Tensor):
+        return solve(y, physics, sigma)
+    parts = zip(y.split(1), sigma.tolist(), strict=True)
+    return torch.cat([solve(part, _with_noise(physics, s), s) for part, s in parts])
+
+
+def _with_noise(physics: Physics, sigma: float) -> Physics:
+    """The same operator (its buffers shared) with another noise level."""
+    other = copy(physics)
+    other._modules = dict(physics._modules)  # noqa: SLF001
+    other.noise_model = GaussianNoise(sigma)
+    return other
 
 
 def interpolate(
