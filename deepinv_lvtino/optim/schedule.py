@@ -48,7 +48,7 @@ EMBEDDED_SETTINGS = {
 
 #: The same for every other operator and any noise: small steps, so that one sample stays
 #: near its start, which knows operator and noise.
-EMBEDDED_DEFAULT = (0.0014, 0.00035, 2, 0.9)
+EMBEDDED_DEFAULT = (0.0014, 0.0001, 2, 0.9)
 
 
 @dataclass(frozen=True)
