@@ -125,7 +125,9 @@ def estimate_blur(y: Tensor, sigma: float | None = None) -> BlurEstimate:
     if min(height, width) < 32:
         msg = f"`y` must have 32x32 pixels or more; got {height}x{width}."
         raise ValueError(msg)
-    sigma = estimate_noise(y) if sigma is None else check_number("sigma", sigma, least=0)
+    sigma = (
+        estimate_noise(y) if sigma is None else check_number("sigma", sigma, least=0)
+    )
     frequency, power = _spectrum(y)
     best, curvature, gain = _fit(frequency, power.mean(dim=0), sigma)
     parts = [part for part in power.chunk(4) if len(part)]
@@ -165,9 +167,7 @@ def _spectrum(y: Tensor) -> tuple[Tensor, Tensor]:
 _EXPONENT, _EXPONENT_SPREAD = 2.2, 0.3
 
 
-def _fit(
-    frequency: Tensor, power: Tensor, sigma: float
-) -> tuple[float, float, float]:
+def _fit(frequency: Tensor, power: Tensor, sigma: float) -> tuple[float, float, float]:
     """Width, its standard deviation by the curvature, and the gain on no blur."""
     start = (power[:5] * frequency[:5] ** _EXPONENT).log().mean()
 
