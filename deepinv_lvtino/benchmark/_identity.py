@@ -27,7 +27,7 @@ Identity = dict[str, str]
 
 _DEEPEST, _MOST = 16, 20_000
 # entries below one value that are kept one by one; more become one
-_FEW = 40
+_FEW, _MANY = 40, 100
 _LONGEST = 120
 _PLAIN = (bool, int, float, complex, str, PurePath, Fraction, torch.dtype, torch.Size)
 
@@ -83,7 +83,7 @@ class Describer:
         path: str,
         value: Any,
         found: Identity,
-        seen: dict[int, tuple[str, Any]],
+        seen: dict[int, tuple[str, bool, Any]],
         depth: int,
         weighed: bool,
     ) -> None:
@@ -95,10 +95,29 @@ class Describer:
         if short is not None:
             found[path] = short
             return
-        if id(value) in seen:
-            found[path] = f"see {seen[id(value)][0]}"
+        place, within, _ = seen.get(id(value), ("", False, None))
+        if within:
+            found[path] = f"see {place}"
             return
-        seen[id(value)] = path, value
+        if place and isinstance(value, nn.Module):  # large, and described once
+            found[path] = _class_name(type(value))
+            if not weighed and next(_tensors(value), None) is not None:
+                found[f"{path}.weights"] = self._digest(value)
+            return
+        seen[id(value)] = path, True, value
+        self._parts(path, value, found, seen, depth, weighed)
+        seen[id(value)] = path, False, value
+
+    def _parts(
+        self,
+        path: str,
+        value: Any,
+        found: Identity,
+        seen: dict[int, tuple[str, bool, Any]],
+        depth: int,
+        weighed: bool,
+    ) -> None:
+        """Describe a value that has parts."""
 
         def below(part: str, item: Any, weighed: bool = weighed) -> None:
             self._walk(f"{path}{part}", item, found, seen, depth + 1, weighed)
@@ -289,7 +308,9 @@ def _is_own(module: str) -> bool:
     top = module.partition(".")[0]
     if top in (deepinv_lvtino.__name__, "builtins", "deepinv", "torch", "numpy"):
         return False
-    if top in sys.stdlib_module_names and top != "__main__":
+    if top == "__main__":
+        return True
+    if top in sys.stdlib_module_names:
         return False
     try:
         file = getattr(sys.modules.get(module) or import_module(module), "__file__", "")
@@ -354,9 +375,19 @@ def settled(identity: Identity, state: list[str]) -> Identity:
     :return: (dict[str, str]) the description.
     """
     left = {path: text for path, text in identity.items() if not _within(path, state)}
+    found = left
+    for count in (3, 2, 1):
+        found = _grouped(left, count)
+        if len(found) <= _MANY:
+            break
+    return found
+
+
+def _grouped(left: Identity, count: int) -> Identity:
+    """Of paths that agree in their first parts, one entry where they are more than few."""
     groups: dict[str, list[str]] = {}
     for path in left:
-        groups.setdefault(_first_parts(path), []).append(path)
+        groups.setdefault(_first_parts(path, count), []).append(path)
     found: Identity = {}
     for group, paths in groups.items():
         apart = [p for p in paths if len(paths) <= _FEW or _named(p, group)]
@@ -373,7 +404,7 @@ def _named(path: str, group: str) -> bool:
     return path == group or path.endswith(".weights")
 
 
-def _first_parts(path: str, count: int = 3) -> str:
+def _first_parts(path: str, count: int) -> str:
     return ".".join(path.replace("[", ".[").split(".")[:count]).replace(".[", "[")
 
 
