@@ -230,6 +230,8 @@ class Describer:
                 if name not in left and "hook" not in name
             }
         for name in sorted(attributes):
+            if isinstance(getattr(kind, name, None), functools.cached_property):
+                continue  # which follows from the rest, and may be there or not
             below(f".{name}", attributes[name])
 
     def _digest(self, module: nn.Module) -> str:

@@ -264,7 +264,15 @@ class Results:
             ("processor", "Processor"),
             ("versions", "Versions"),
         ):
-            values = list(dict.fromkeys(_plain(cell[key]) for cell in self.cells))
+            own = key == "sigma"
+            values = list(
+                dict.fromkeys(
+                    "that of the physics"
+                    if own and cell[key] is None
+                    else _plain(cell[key])
+                    for cell in self.cells
+                )
+            )
             if values and values != ["default"]:
                 notes.append(f"{word}: {'; '.join(values)}")
         return [f"- {note}" for note in notes]
