@@ -137,6 +137,32 @@ class TestChangedSolvers:
         assert score(bench(["lvtino-v"], models=models(0.5)).run()) != first
         assert "[models][0].weights was sha256" in said[1]
 
+    def test_of_other_weights_in_a_solver_of_ones_own(self, bench, said):
+        def make(setting):
+            def solve(y, physics):
+                video = setting.models.pair[0]
+                return LVTINO(video, schedule=Schedule.embedded("A"), seed=0)(
+                    y, physics
+                )
+
+            return solve
+
+        def models(scale):
+            def load():
+                video = tiny_video()
+                with torch.no_grad():
+                    next(video.parameters()).mul_(scale)
+                return video, None
+
+            return Models(load, "same name", Models.embedded().schedule)
+
+        solvers = {"own": Solver("mine", make)}
+        bench(solvers, models=models(1.0)).run()
+        bench(solvers, models=models(1.0)).run()
+        assert len(said) == 1
+        bench(solvers, models=models(0.5)).run()
+        assert "weights was sha256" in said[1]
+
     def test_every_named_solver_is_known_again(self, bench, said, monkeypatch):
         from deepinv_lvtino.benchmark import SOLVERS, solvers
 

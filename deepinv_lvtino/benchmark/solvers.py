@@ -78,6 +78,14 @@ class Models:
         r"""Whether the networks were needed yet."""
         return "pair" in vars(self)
 
+    def settings_for_benchmark(self) -> dict[str, Any]:
+        r"""
+        What a solver that refers to the networks is known by; they are loaded for it.
+
+        :return: (dict) the name and the networks.
+        """
+        return {"name": self.name, "pair": self.pair}
+
     @classmethod
     def embedded(cls, device: torch.device | str = "cpu") -> Models:
         r"""
