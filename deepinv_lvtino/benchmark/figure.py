@@ -69,7 +69,7 @@ def draw_bars(
         axis.set_xticks(
             range(len(groups)),
             [
-                f"{problem}\n{_plain(data)}" if several else problem
+                f"{_lines(problem)}\n{_plain(data)}" if several else _lines(problem)
                 for data, problem in groups
             ],
             fontsize=8,
@@ -99,6 +99,11 @@ def draw_bars(
 def _plain(text: str) -> str:
     """A name as it is, though it may look like a formula."""
     return text.replace("$", r"\$")
+
+
+def _lines(problem: str) -> str:
+    """A description with one step a line."""
+    return _plain(problem).replace(", ", ",\n")
 
 
 def _title(name: str) -> str:

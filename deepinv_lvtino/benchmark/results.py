@@ -35,6 +35,7 @@ from deepinv_lvtino.benchmark.scores import SCORES, heading
 FILES = ("benchmark.csv", "benchmark.md", "benchmark.json", "benchmark.png")
 
 _NAME = text(1000)
+_COSTS = ("seconds ↓", "memory (GB) ↓", "network evaluations")
 _SCORES = table(optional(number(-1e30, 1e30)))
 _FACTS = table(optional(text()))
 
@@ -46,7 +47,7 @@ CELL = record(
         "problem": _NAME,
         "solver": _NAME,
         "shape": listing(integer(1, 10**7), 4, shortest=4),
-        "sigma": number(0, 1e3),
+        "sigma": optional(number(0, 1e3)),
         "alignment": _NAME,
         "seed": integer(0, 2**64 - 1),
         "num_samples": integer(1, 10**9),
@@ -55,12 +56,15 @@ CELL = record(
         "scores": _SCORES,
         "clean": _SCORES,
         "seconds": number(0, 1e12),
-        "memory": number(0, 1e9),
+        "memory": optional(number(0, 1e9)),
+        "evaluations": optional(integer(1, 10**12)),
+        "identity": table(text(), 100_000),
+        "state": listing(text(), 100_000),
         "device": text(),
         "processor": text(),
         "versions": _FACTS,
     },
-    missing=("memory",),
+    missing=("memory", "evaluations", "identity", "state"),
 )
 
 
@@ -76,7 +80,9 @@ class Row:
     :param dict[str, float] scores: mean of each score; ``None`` where there is none.
     :param dict[str, float] spread: standard deviation of each score over the clips.
     :param float seconds: mean time of a call, or ``None``.
-    :param float memory: largest memory on a CUDA device in GB, or ``None``.
+    :param float memory: largest memory of a call in GB, or ``None``: on a CUDA device what
+        PyTorch takes, on the CPU what is resident beyond that before the call.
+    :param float evaluations: mean number of network evaluations of a call, or ``None``.
     """
 
     data: str
@@ -87,6 +93,7 @@ class Row:
     spread: dict[str, float | None] = field(default_factory=dict)
     seconds: float | None = None
     memory: float | None = None
+    evaluations: float | None = None
 
 
 def quoted_rows() -> list[Row]:
@@ -222,7 +229,12 @@ class Results:
         return [name for name in SCORES if name in {*self.scores, *quoted}]
 
     def _notes(self) -> list[str]:
-        notes = ["Means over the clips; the best of each group in bold."]
+        notes = [
+            "Means over the clips, of the memory the largest; the best of each group in "
+            "bold.",
+            "Memory: on a GPU the largest that is taken, on a CPU by how much the largest "
+            "resident memory exceeds that before the call.",
+        ]
         notes += [
             f"`{label}`: {description}." for label, description in self.solvers.items()
         ]
@@ -252,7 +264,15 @@ class Results:
             ("processor", "Processor"),
             ("versions", "Versions"),
         ):
-            values = list(dict.fromkeys(_plain(cell[key]) for cell in self.cells))
+            own = key == "sigma"
+            values = list(
+                dict.fromkeys(
+                    "that of the physics"
+                    if own and cell[key] is None
+                    else _plain(cell[key])
+                    for cell in self.cells
+                )
+            )
             if values and values != ["default"]:
                 notes.append(f"{word}: {'; '.join(values)}")
         return [f"- {note}" for note in notes]
@@ -265,7 +285,7 @@ class Results:
             writer = csv.writer(file)
             writer.writerow(
                 ["source", "data", "problem", "solver", "clips", *columns, "seconds"]
-                + ["memory"]
+                + ["memory", "evaluations"]
             )
             groups = [("measured", self.rows)]
             groups += [("quoted", quoted_rows())] if published else []
@@ -274,7 +294,7 @@ class Results:
                     values = [row.scores.get(name) for name in columns]
                     writer.writerow(
                         [source, row.data, row.problem, row.solver, row.clips or None]
-                        + [*values, row.seconds, row.memory]
+                        + [*values, row.seconds, row.memory, row.evaluations]
                     )
 
 
@@ -318,7 +338,8 @@ def summarise(
             known = [value for value in values if value is not None]
             means[name] = float(np.mean(known)) if known else None
             spread[name] = float(np.std(known, ddof=1)) if len(known) > 1 else None
-        memory = [cell["memory"] for cell in group if "memory" in cell]
+        memory = _known(group, "memory")
+        evaluations = _known(group, "evaluations")
         rows.append(
             Row(
                 data,
@@ -329,9 +350,14 @@ def summarise(
                 spread,
                 float(np.mean([cell["seconds"] for cell in group])),
                 max(memory) if memory else None,
+                float(np.mean(evaluations)) if evaluations else None,
             )
         )
     return Results(rows, list(scores), list(cells), skipped, solvers)
+
+
+def _known(cells: Sequence[dict[str, Any]], key: str) -> list[float]:
+    return [cell[key] for cell in cells if cell.get(key) is not None]
 
 
 def _clean(cells: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
@@ -350,7 +376,7 @@ def _clean(cells: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | None]
 def _table(rows: Sequence[Row], columns: Sequence[str]) -> list[str]:
     timed = any(row.seconds is not None for row in rows)
     heads = [heading(name) for name in columns]
-    titles = ["data", "problem", "solver", *heads, *(["seconds ↓"] if timed else [])]
+    titles = ["data", "problem", "solver", *heads, *(_COSTS if timed else ())]
     lines = [_line(titles), _line(["---"] * 3 + ["---:"] * (len(titles) - 3))]
     for row in rows:
         rivals = [r for r in rows if (r.data, r.problem) == (row.data, row.problem)]
@@ -361,7 +387,8 @@ def _table(rows: Sequence[Row], columns: Sequence[str]) -> list[str]:
             best = value is not None and value == _best(name, rivals)
             cells.append(f"**{text}**" if best and len(rivals) > 1 else text)
         if timed:
-            cells.append("–" if row.seconds is None else f"{row.seconds:.3g}")
+            costs = row.seconds, row.memory, row.evaluations
+            cells += ["–" if cost is None else f"{cost:.3g}" for cost in costs]
         lines.append(_line(cells))
     return lines
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,25 +21,35 @@ from torch import Tensor
 from deepinv_lvtino._environment import describe_device, processor, versions
 from deepinv_lvtino._schema import SchemaError, read_json
 from deepinv_lvtino._staging import Stage
+from deepinv_lvtino.benchmark._cost import Cost
 from deepinv_lvtino.benchmark._files import (
     cell_path,
     keep_video,
     video_path,
     write_cell,
 )
+from deepinv_lvtino.benchmark._identity import (
+    Describer,
+    Identity,
+    changed_by_use,
+    code_version,
+    difference,
+    settled,
+)
 from deepinv_lvtino.benchmark.clips import Clip, as_clips, find_clips
+from deepinv_lvtino.benchmark.problems import Case, Factory, as_cases
 from deepinv_lvtino.benchmark.results import CELL, FILES, Results, summarise
 from deepinv_lvtino.benchmark.scores import SCORES, choose_scores, make_metrics
 from deepinv_lvtino.benchmark.solvers import (
     Models,
     NotApplicable,
+    Reconstructor,
     Setting,
     Solver,
     as_solvers,
 )
 from deepinv_lvtino.datasets import write_video
 from deepinv_lvtino.optim.schedule import check_eta
-from deepinv_lvtino.physics import PROBLEMS, make_problem
 from deepinv_lvtino.utils import check_integer, check_positive, check_video
 
 #: Solvers and problems if nothing is said.
@@ -60,21 +70,32 @@ class Benchmark:
     appears when it is complete. :meth:`run` computes the cells that are missing, so that
     an interrupted benchmark goes on where it was, and solvers, problems and clips can be
     added to a folder. A cell of other settings (size, noise, seed, …) is refused rather
-    than mixed in.
+    than mixed in, and one that something else has produced (another solver under the same
+    label, other weights, another operator, another version of this package) is computed
+    again, which is said. A solver is known by its class, its attributes, its code, and what
+    the code refers to; what a call changes is not counted among its settings.
 
     A time is that of one call, measurement to video, with the networks loaded; it says
-    something beside others of the same machine only.
+    something beside others of the same machine only. Memory is on a GPU the largest that
+    PyTorch has taken, and on the CPU by how much the largest resident memory of the
+    process exceeds that before the call (``None`` where the system does not tell; less
+    than the need where memory freed before is used again). Evaluations are calls of
+    networks, ``None`` where there are none.
 
     :param str folder: folder to write into.
     :param Sequence[str] | dict solvers: names of :data:`SOLVERS`; or a dictionary from
         labels to names, :class:`Solver` objects, or any reconstructor ``(y, physics)`` to
         a video, such as those of DeepInverse.
-    :param Sequence[str] problems: names for :func:`deepinv_lvtino.make_problem`.
+    :param Sequence[str] | dict problems: names or descriptions for
+        :func:`deepinv_lvtino.make_problem`, such as ``"every=2, downscale=2"``; or a
+        dictionary from labels to these, or to functions ``factory(img_size, rng)`` that
+        return any DeepInverse physics on videos ``(B, C, T, H, W)``, with its noise.
     :param Sequence[Clip] | dict clips: what :func:`find_clips` returns, or a dictionary
         from names to videos ``(3, T, H, W)``; the procedural clip by default.
     :param Sequence[str] scores: names of :data:`SCORES`; by default all that can be
         computed here without fetching anything.
-    :param float sigma: standard deviation of the noise; that of each problem by default.
+    :param float sigma: standard deviation of the noise; that of each problem by default. A
+        physics of your own has its own.
     :param str alignment: pixel grid, see :func:`deepinv_lvtino.make_problem`.
     :param int seed: seed of all randomness.
     :param int num_samples: samples of ``lvtino-mean``.
@@ -88,7 +109,7 @@ class Benchmark:
     :param Callable say: called with a line for people now and then.
     :raises ValueError: if a name is unknown, an argument is out of range, or a clip is
         smaller than 16 pixels.
-    :raises TypeError: if a solver or a clip is none.
+    :raises TypeError: if a solver, a problem or a clip is none.
 
     |sep|
 
@@ -113,7 +134,7 @@ class Benchmark:
         self,
         folder: str | os.PathLike[str],
         solvers: Sequence[str] | Mapping[str, Any] = DEFAULT_SOLVERS,
-        problems: Sequence[str] = DEFAULT_PROBLEMS,
+        problems: Sequence[str] | Mapping[str, str | Factory] = DEFAULT_PROBLEMS,
         clips: Sequence[Clip] | Mapping[str, Tensor] | None = None,
         *,
         scores: Sequence[str] | None = None,
@@ -131,7 +152,7 @@ class Benchmark:
     ) -> None:
         self.folder = Path(folder)
         self.solvers = as_solvers(solvers)
-        self.problems = _known_problems(problems, eta)
+        self.problems = as_cases(problems, eta)
         self.clips = as_clips(find_clips("procedural") if clips is None else clips)
         for clip in self.clips:
             _check_shape(clip)
@@ -169,9 +190,9 @@ class Benchmark:
         """
         if not self.overwrite:
             for clip in self.clips:
-                for problem in self.problems:
+                for problem in self.problems.values():
                     for label in self.solvers:
-                        self._kept(self._setting(clip, problem, label))
+                        self._stored(self._setting(clip, problem, label))
         self._metrics  # noqa: B018
 
     def run(self) -> Results:
@@ -193,13 +214,15 @@ class Benchmark:
 
     def _compute(self) -> Results:
         metrics = self._metrics
+        self._describer = Describer()
+        self._sources = self._all_sources()
         cells, skipped = [], {}
         for clip in self.clips:
             truth = _Truth(clip, self.device, metrics, self.say)
-            for name in self.problems:
+            for name, case in self.problems.items():
                 for label, solver in self.solvers.items():
                     try:
-                        cell = self._cell(label, solver, name, truth)
+                        cell = self._cell(label, solver, case, truth)
                     except NotApplicable as reason:
                         skipped[name, label] = str(reason)
                         continue
@@ -215,46 +238,95 @@ class Benchmark:
             distance=getattr(metrics.get("fvmd"), "distance", None),
         )
 
+    def _all_sources(self) -> dict[tuple[str, str, tuple[int, ...]], Identity]:
+        """
+        What each solver is, for each problem and size, before the first call of any.
+
+        A call may change what it is of (counters, caches), and that of what they share.
+        """
+        found = {}
+        for shape in dict.fromkeys(clip.shape for clip in self.clips):
+            for name, case in self.problems.items():
+                for label, solver in self.solvers.items():
+                    try:
+                        reconstruct = self._make(solver, case, shape)
+                    except NotApplicable:  # said when it is the turn of its cell
+                        continue
+                    found[name, label, shape] = self._describer.describe(
+                        "solver", reconstruct
+                    )
+        return found
+
+    def _make(
+        self, solver: Solver, case: Case, shape: tuple[int, ...]
+    ) -> Reconstructor:
+        """A solver for a problem."""
+        problem = case.at(shape, self.device)  # type: ignore[arg-type]
+        solver.check(problem)
+        sigma = self._sigma(case)
+        setting = Setting(
+            problem,
+            self.models,
+            problem.sigma if sigma is None else sigma,
+            self.device,
+            self.seed,
+            self.num_samples,
+            self.eta,
+        )
+        with self._seeded():
+            return solver.make(setting)
+
+    def _identity(self, source: Identity, case: Case, clip: Clip) -> Identity:
+        """What produces a cell, with the description of its solver."""
+        operator = case.identity(
+            clip.shape,  # type: ignore[arg-type]
+            self.device,
+            self._describer,
+        )
+        return {"code": code_version(), **operator, **source}
+
     def _cell(
         self,
         label: str,
         solver: Solver,
-        problem: str,
+        case: Case,
         truth: _Truth,
     ) -> dict[str, Any]:
         """One cell, kept or computed."""
-        clip = truth.clip
-        solver.check(PROBLEMS[problem])
-        setting = self._setting(clip, problem, label)
-        kept = None if self.overwrite else self._kept(setting)
+        clip, problem = truth.clip, case.label
+        setting = self._setting(clip, case, label)
+        source = self._sources.get((problem, label, clip.shape))
+        if source is None:  # which raises what is to be said
+            source = self._describer.describe(
+                "solver", self._make(solver, case, clip.shape)
+            )
+        identity = self._identity(source, case, clip)
+        kept = None if self.overwrite else self._kept(setting, identity)
         if kept is not None:
             return kept
-        sigma = setting["sigma"]
-        reconstruct = solver.make(
-            Setting(
-                PROBLEMS[problem],
-                self.models,
-                sigma,
-                self.device,
-                self.seed,
-                self.num_samples,
-                self.eta,
-            )
-        )
+        reconstruct = self._make(solver, case, clip.shape)
         x = truth.video()
         noise_seed = _noise_seed(self.seed, problem, clip.name)
-        physics = make_problem(
-            problem,
-            clip.shape,  # type: ignore[arg-type]
-            sigma,
-            alignment=self.alignment,
-            rng=torch.Generator(self.device).manual_seed(noise_seed),
-            device=self.device,
-        )
-        y = physics(x)
+        with self._seeded():  # for physics that draws from the global generator
+            physics = case.build(
+                clip.shape,  # type: ignore[arg-type]
+                setting["sigma"],
+                self.alignment,
+                noise_seed,
+                self.device,
+            )
+            y = physics(x)
         estimate, cost = self._restore(reconstruct, y, physics)
         _check_estimate(label, estimate, x)
-        cost |= {"noise_seed": noise_seed}
+        after = self._identity(
+            self._describer.describe("solver", reconstruct), case, clip
+        )
+        state = changed_by_use(identity, after)
+        cost |= {
+            "noise_seed": noise_seed,
+            "identity": settled(identity, state),
+            "state": state,
+        }
         try:
             cell = self._finish(setting, estimate, truth, cost)
         except Exception:
@@ -276,7 +348,7 @@ class Benchmark:
         setting: dict[str, Any],
         estimate: Tensor,
         truth: _Truth,
-        cost: dict[str, float],
+        cost: dict[str, Any],
     ) -> dict[str, Any]:
         """Score a video, and write the cell and what belongs to it."""
         x = truth.video()
@@ -306,34 +378,37 @@ class Benchmark:
 
     def _restore(
         self, reconstruct: Callable[..., Tensor], y: Tensor, physics: Physics
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, dict[str, Any]]:
         """Video, and what it took."""
-        cuda = self.device.type == "cuda"
-        devices = [self.device] if cuda else []
+        with self._seeded(), Cost(self.device) as cost:
+            estimate = reconstruct(y, physics)
+        if isinstance(estimate, Tensor):
+            estimate = estimate.detach()
+        return estimate, cost.entry()
+
+    @contextmanager
+    def _seeded(self) -> Iterator[None]:
+        """The global generator seeded, and afterwards as it was."""
+        devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.seed)
-            if cuda:
-                torch.cuda.reset_peak_memory_stats(self.device)
-                torch.cuda.synchronize(self.device)
-            start = time.perf_counter()
-            estimate = reconstruct(y, physics)
-            if cuda:
-                torch.cuda.synchronize(self.device)
-            cost = {"seconds": round(time.perf_counter() - start, 4)}
-        if cuda:
-            cost["memory"] = torch.cuda.max_memory_allocated(self.device) / 1e9
-        return (estimate.detach() if isinstance(estimate, Tensor) else estimate), cost
+            yield
 
-    def _setting(self, clip: Clip, problem: str, label: str) -> dict[str, Any]:
-        """What identifies a cell, and what it depends on."""
-        sigma = PROBLEMS[problem].sigma if self.sigma is None else self.sigma
+    def _sigma(self, case: Case) -> float | None:
+        """Noise of a problem; one's own physics has its own."""
+        if case.problem is None:
+            return None
+        return case.problem.sigma if self.sigma is None else self.sigma
+
+    def _setting(self, clip: Clip, case: Case, label: str) -> dict[str, Any]:
+        """What names a cell, and the settings that are the same for all."""
         return {
             "clip": clip.name,
             "data": clip.data,
-            "problem": problem,
+            "problem": case.label,
             "solver": label,
             "shape": list(clip.shape),
-            "sigma": sigma,
+            "sigma": self._sigma(case),
             "alignment": self.alignment,
             "seed": self.seed,
             "num_samples": self.num_samples,
@@ -344,8 +419,34 @@ class Benchmark:
     def _path(self, setting: dict[str, Any]) -> Path:
         return cell_path(self.folder, setting)
 
-    def _kept(self, setting: dict[str, Any]) -> dict[str, Any] | None:
-        """A finished cell with all scores, if there is one."""
+    def _kept(
+        self, setting: dict[str, Any], identity: Identity
+    ) -> dict[str, Any] | None:
+        """A finished cell with all scores that the same has produced, if there is one."""
+        cell = self._stored(setting)
+        if cell is None:
+            return None
+        if "identity" not in cell:
+            why: str | None = "the kept one does not say what has produced it"
+        else:
+            now = settled(identity, cell.get("state", []))
+            why = difference(cell["identity"], now)
+        if why is None:
+            missing = [name for name in self.scores if not self._has(cell, name)]
+            if not missing:
+                return cell
+            why = f"it has no {', '.join(SCORES[name].label for name in missing)}"
+        names = f"{setting['clip']}, problem {setting['problem']}, {setting['solver']}"
+        self.say(f"{names}: computed again: {why}")
+        return None
+
+    def _has(self, cell: dict[str, Any], score: str) -> bool:
+        if SCORES[score].of_sets:
+            return self._path(cell).with_suffix(".npz").is_file()
+        return score in cell["scores"]
+
+    def _stored(self, setting: dict[str, Any]) -> dict[str, Any] | None:
+        """The finished cell of a name, if there is one of these settings."""
         path = self._path(setting)
         try:
             cell = read_json(path, CELL)
@@ -362,14 +463,6 @@ class Benchmark:
                     "again (`overwrite=True`, on the command line --overwrite)."
                 )
                 raise ValueError(msg)
-        for name in self.scores:
-            found = (
-                path.with_suffix(".npz").is_file()
-                if SCORES[name].of_sets
-                else name in cell["scores"]
-            )
-            if not found:
-                return None
         return cell
 
     def _features(self, cell: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -415,24 +508,6 @@ class _Truth:
             names = [name for name in ("warping_error",) if name in self.metrics]
             self._scores = {name: _number(self.metrics[name](x, x)) for name in names}
         return self._scores
-
-
-def _known_problems(problems: Sequence[str], eta: float | None) -> list[str]:
-    unknown = [name for name in problems if name not in PROBLEMS]
-    if unknown or not problems:
-        msg = (
-            f"`problems` must be among {', '.join(map(repr, PROBLEMS))}; got "
-            f"{', '.join(map(repr, unknown)) or 'none'}."
-        )
-        raise ValueError(msg)
-    fixed = [name for name in problems if not PROBLEMS[name].linear]
-    if eta not in (None, 0, 1) and fixed:
-        msg = (
-            f"`eta` must be 0 or 1 for problem {fixed[0]}, which is not linear, so that "
-            f"its schedule is the published one; got {eta}. Leave one of them out."
-        )
-        raise ValueError(msg)
-    return list(dict.fromkeys(problems))
 
 
 def _check_shape(clip: Clip) -> None:

@@ -14,6 +14,7 @@ from deepinv.physics import Physics
 from deepinv.sampling import DPS, DiffPIR
 from torch import Tensor
 
+from deepinv_lvtino.benchmark.problems import OwnProblem
 from deepinv_lvtino.models import (
     ConsistencyModel,
     tiny_image,
@@ -55,8 +56,9 @@ class Models:
     :param Callable load: no argument to the video and the image model, of which one may
         be ``None``, on the device of the benchmark.
     :param str name: what tables and files call them.
-    :param Callable schedule: from the name of a problem and a weight of the video prior
-        (or ``None``) to the schedule of LVTINO.
+    :param Callable schedule: from the name of a problem (a description, or ``'own'`` for
+        a physics of one's own) and a weight of the video prior (or ``None``) to the
+        schedule of LVTINO. What is not linear has the name ``'jpeg'``.
     :param Callable describe: no argument to what is noted of the loaded networks beside
         their results.
     """
@@ -76,6 +78,14 @@ class Models:
         r"""Whether the networks were needed yet."""
         return "pair" in vars(self)
 
+    def settings_for_benchmark(self) -> dict[str, Any]:
+        r"""
+        What a solver that refers to the networks is known by; they are loaded for it.
+
+        :return: (dict) the name and the networks.
+        """
+        return {"name": self.name, "pair": self.pair}
+
     @classmethod
     def embedded(cls, device: torch.device | str = "cpu") -> Models:
         r"""
@@ -86,6 +96,8 @@ class Models:
         """
 
         def schedule(problem: str, eta: float | None) -> Schedule:
+            if problem not in PROBLEMS:
+                return Schedule.embedded(None, eta)
             if PROBLEMS[problem].linear:
                 return Schedule.embedded(problem, eta)
             return Schedule.published(problem)
@@ -138,18 +150,20 @@ class Setting:
     r"""
     What a solver is built for.
 
-    :param Problem problem: the problem.
+    :param Problem problem: the problem; of a physics of one's own its ``name`` (the label),
+        ``linear`` and ``sigma``.
     :param Models models: the networks.
-    :param float sigma: standard deviation of the noise.
+    :param float sigma: standard deviation of the noise; ``None`` where a physics of one's
+        own does not say it.
     :param torch.device device: device.
     :param int seed: seed of its randomness.
     :param int num_samples: samples of a posterior mean.
     :param float eta: weight of the video prior; the setting of the problem by default.
     """
 
-    problem: Problem
+    problem: Problem | OwnProblem
     models: Models
-    sigma: float
+    sigma: float | None
     device: torch.device
     seed: int = 0
     num_samples: int = 8
@@ -171,7 +185,7 @@ class Solver:
     make: Callable[[Setting], Reconstructor]
     linear_only: bool = True
 
-    def check(self, problem: Problem) -> None:
+    def check(self, problem: Problem | OwnProblem) -> None:
         r"""
         Refuse a problem that needs more than the solver can do.
 
@@ -183,12 +197,19 @@ class Solver:
             raise NotApplicable(msg)
 
 
+def _tuned_name(problem: Problem | OwnProblem) -> str:
+    """Name by which there may be settings; the label of one's own says nothing."""
+    if isinstance(problem, OwnProblem):
+        return "own"
+    return problem.name if problem.linear else "jpeg"
+
+
 def _pinv(setting: Setting) -> Reconstructor:
     return pseudo_inverse
 
 
 def _admm_tv(setting: Setting) -> Reconstructor:
-    name = setting.problem.name
+    name = _tuned_name(setting.problem)
     return ADMMTV(name) if name in TV_SETTINGS else ADMMTV()
 
 
@@ -197,6 +218,9 @@ def _pnp_admm(setting: Setting) -> Reconstructor:
 
 
 def _diffpir(setting: Setting) -> Reconstructor:
+    if not setting.sigma:
+        msg = "it needs the level of the noise, which the physics does not say"
+        raise NotApplicable(msg)
     return DiffPIR(
         setting.models.denoiser(),
         L2(),
@@ -229,6 +253,9 @@ class _Sampler:
     ) -> None:
         self.setting = setting
         self.num_samples = num_samples
+        if isinstance(setting.problem, OwnProblem) and not setting.problem.linear:
+            msg = "it has no schedule for a physics of one's own that is not linear"
+            raise NotApplicable(msg)
         models = setting.models
         # a weight of 0 or 1 leaves one prior
         wanted = video and setting.eta != 0, image and setting.eta != 1
@@ -241,8 +268,17 @@ class _Sampler:
             raise NotApplicable(msg)
         both = None not in self.models
         self.schedule = models.schedule(
-            setting.problem.name, setting.eta if both else None
+            _tuned_name(setting.problem), setting.eta if both else None
         )
+
+    def settings_for_benchmark(self) -> dict[str, Any]:
+        """What it is known by; other attributes of the models are measured anew."""
+        return {
+            "schedule": self.schedule,
+            "samples": self.num_samples,
+            "seed": self.setting.seed,
+            "models": self.models,
+        }
 
     def __call__(self, y: Tensor, physics: Physics) -> Tensor:
         if isinstance(self.schedule, CalibratedSchedule):

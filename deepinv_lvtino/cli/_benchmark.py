@@ -29,7 +29,6 @@ from deepinv_lvtino.models import (
     SDXLConsistencyModel,
     WanConsistencyModel,
 )
-from deepinv_lvtino.physics import PROBLEMS
 
 
 def benchmark(arguments: argparse.Namespace) -> None:
@@ -74,8 +73,9 @@ def benchmark(arguments: argparse.Namespace) -> None:
             overwrite=arguments.overwrite,
             say=lambda line: print(line, flush=True),
         )
-    for name in task.problems:
-        check_divides(PROBLEMS[name], width, height)
+    for case in task.problems.values():
+        if case.problem is not None:
+            check_divides(case.problem, width, height)
     try:
         with user_errors():
             task.check()

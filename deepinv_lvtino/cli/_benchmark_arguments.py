@@ -47,7 +47,13 @@ command with more solvers, problems or clips computes what is new.""",
         metavar="NAME",
         help=f"among {_SOLVERS}; default: pinv admm-tv pnp-admm lvtino lvtino-mean",
     )
-    parser.add_argument("--problems", nargs="+", metavar="NAME", help="default: A B C")
+    parser.add_argument(
+        "--problems",
+        nargs="+",
+        metavar="NAME",
+        help="names, or descriptions such as 'every=2, downscale=2' (one argument each); "
+        "default: A B C",
+    )
     parser.add_argument(
         "--clips",
         nargs="+",
