@@ -141,6 +141,16 @@ def measure(name: str, clip: str, x: Tensor, folder: Path) -> list[Row]:
     return rows
 
 
+def by_method(rows: list[Row]) -> list[Row]:
+    r"""PSNR of the methods side by side."""
+    table: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        place = row["operator"], row["clip"]
+        line = table.setdefault(place, {"operator": place[0], "clip": place[1]})
+        line[row["method"]] = row["PSNR (dB)"]
+    return list(table.values())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.strip().split("\n\n")[0])
     parser.add_argument("--clip", help="a real clip: video or folder of frames")
@@ -164,6 +174,7 @@ def main() -> None:
                 rows += measure(name, clip, x, Path(folder))
     if not arguments.quick:
         write_csv(rows, RESULTS / "operators-cpu.csv")
+        write_csv(by_method(rows), RESULTS / "operators-psnr-cpu.csv")
         result = {"benchmark": f"described operators, {arguments.size}"}
         save("operators-cpu", {**result, **provenance(CPU), "rows": rows})
 
