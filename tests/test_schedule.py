@@ -70,7 +70,7 @@ def test_default_schedule_has_nine_evaluations():
     # the embedded default takes fewer, from a start that knows the operator
     assert LVTINO().num_evaluations == 3
     assert LVTINO(schedule=schedule, eta=1).num_evaluations == 5
-    assert LVTINO(eta=0).num_evaluations == 5
+    assert LVTINO(schedule=schedule, eta=0).num_evaluations == 5
     assert Schedule.calibrated(num_steps=3).num_steps == 3
     assert Schedule.calibrated(num_steps=1).num_steps == 1
 
@@ -352,3 +352,13 @@ def test_steps_leave_their_input_alone():
         step(z, y, physics, L2())
         assert torch.equal(z, before)
         assert not z.requires_grad
+
+
+@pytest.mark.parametrize("problem", [None, "A", "B", "deblur", "every=2, noise=0.01"])
+@pytest.mark.parametrize("eta", [0, 0.5, None, 1])
+def test_embedded_schedules_of_any_length_can_be_run(problem, eta):
+    for count in (1, 2, 3, 5, 8):
+        schedule = Schedule.embedded(problem, eta, count)
+        assert schedule.num_steps == count
+        assert sorted(schedule.delta, reverse=True) == list(schedule.delta)
+        LVTINO(schedule=schedule)

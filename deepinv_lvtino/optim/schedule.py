@@ -48,7 +48,7 @@ EMBEDDED_SETTINGS = {
 
 #: The same for every other operator and any noise: small steps, so that one sample stays
 #: near its start, which knows operator and noise.
-EMBEDDED_DEFAULT = (0.0014, 0.0001, 2, 0.9)
+EMBEDDED_DEFAULT = (0.0014, 0.00012, 2, 0.9)
 
 
 @dataclass(frozen=True)
@@ -314,8 +314,8 @@ class Schedule:
         :param str problem: name or description of a linear problem of
             :func:`deepinv_lvtino.make_problem`, or ``None`` for the default setting.
         :param float eta: another weight of the video prior.
-        :param int num_steps: another number of sweeps, between the same first and last
-            step.
+        :param int num_steps: another number of sweeps: fewer between the same first and
+            last step, more with steps before them, each twice the next one.
         :return: (:class:`CalibratedSchedule`) the schedule.
         :raises ValueError: if the problem is unknown, or not linear, or a number is out of
             range.
@@ -341,8 +341,11 @@ class Schedule:
             problem or "", EMBEDDED_DEFAULT
         )
         check_num_steps(num_steps)
+        asked = num_steps or count
+        # larger ones before, as the models have no time for steps that are much smaller
+        before = [first * 2.0**k for k in range(asked - count, 0, -1)]
         return cls.calibrated(
-            _geometric(first, last, num_steps or count),
+            [*before, *_geometric(first, last, min(asked, count))],
             weight if eta is None else eta,
             init="motion",
         )
