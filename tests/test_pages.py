@@ -23,7 +23,6 @@ from deepinv_lvtino.models import (
     TinyVideoDecoder,
     WanConsistencyModel,
 )
-from deepinv_lvtino.physics import PROBLEMS
 from pages import ROOT, Block, blocks, commands, pages
 
 PAGES = pages()
@@ -217,8 +216,9 @@ def input_file(path: Path, words: list[str]) -> None:
     path.unlink(missing_ok=True)
     x = procedural_clip(FRAMES, *SIZE)[None]
     if words[1] == "restore" and "--simulate" not in words:
-        problem = PROBLEMS[words[words.index("--problem") + 1]]
-        x = make_problem(problem.name, tuple(x.shape[1:])).A(x).clamp(0, 1)
+        option = "--problem" if "--problem" in words else "--operator"
+        name = words[words.index(option) + 1]
+        x = make_problem(name, tuple(x.shape[1:])).A(x).clamp(0, 1)
     write_video(path, x[0], 24)
 
 

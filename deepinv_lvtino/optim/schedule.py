@@ -329,7 +329,10 @@ class Schedule:
             2
         """
         if problem is not None:
-            found = find_problem(problem)
+            try:
+                found = find_problem(problem)
+            except ValueError as error:
+                raise ValueError(str(error).replace("`name`", "`problem`")) from error
             if not found.linear:
                 msg = (
                     f"`problem` must be linear; {problem!r} is not. Its schedule is "
