@@ -215,7 +215,9 @@ def test_degrade_and_restore(name, clean, tmp_path, capsys):
     assert report["problem"] == name
     assert report["metrics"]["restoration"]["residual_over_sigma"] < 2
     assert report.get("mask_seed") == (5 if options else None)
-    assert report["schedule"]["evaluations"] == (5 if name.startswith("sr4") else 9)
+    assert report["schedule"]["evaluations"] == {"sr4": 5, "deblur": 9}.get(
+        name.removesuffix("-temporal"), 3
+    )
 
 
 def test_recordings_are_not_circular_in_time(tmp_path, capsys):

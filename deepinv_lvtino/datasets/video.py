@@ -64,7 +64,7 @@ class StoredVideo:
     :meth:`deepinv_lvtino.optim.Windowed.stream` takes: ``video[:, :, 10:20]`` are ten
     frames, shape ``(1, 3, 10, H, W)``.
 
-    :param Frames frames: the frames.
+    :param frames: the frames, as :func:`open_video` keeps them.
     :param fractions.Fraction fps: frames per second.
     :param tuple[str, ...] damage: as of :class:`VideoClip`.
     :param tuple[str, ...] notes: as of :class:`VideoClip`.

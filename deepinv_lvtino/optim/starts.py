@@ -125,7 +125,7 @@ def tv_start(y: Tensor, physics: Physics) -> Tensor:
     The video of least total variation over space and time that explains the measurement.
 
     Twenty iterations (``TV_ITERATIONS``) of :class:`ADMMTV` with :math:`\lambda = 10`
-    (``TV_LAMBDA``), or less if the noise asks for it (:func:`variation_weight`), and
+    (``TV_LAMBDA``), or less if the noise asks for it (``variation_weight``), and
     twice the weight on time (``TIME_WEIGHT``), for the noise level that the
     physics declares (one, or one per element of the batch), or 0.001 (``LEAST_NOISE``) if
     that is larger.
@@ -157,7 +157,7 @@ def motion_start(y: Tensor, physics: Physics) -> Tensor:
     :class:`MotionTV` for the noise level that the physics declares, or 0.001
     (``LEAST_NOISE``) if that is larger: :func:`tv_start`, then three rounds of flow and
     variation along it, of weight 5 (``MOTION_LAMBDA``) or less if the noise asks for it
-    (:func:`variation_weight`).
+    (``variation_weight``).
 
     :param torch.Tensor y: measurement.
     :param deepinv.physics.Physics physics: measurement operator.

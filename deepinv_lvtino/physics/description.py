@@ -115,12 +115,12 @@ class Description:
     r"""
     An operator in text, before its size is known.
 
-    :param tuple[Term, ...] terms: its linear steps, in order.
+    :param tuple terms: its linear steps, in order.
     :param float noise: standard deviation of the noise, if it is said.
     :param int jpeg: quality of a JPEG after the noise, or ``None``.
     :param bool random: whether a mask is a random one.
     :param bool blurs_time: whether frames see others beyond the ends of the video.
-    :param tuple[Path, ...] files: kernels and masks.
+    :param tuple files: kernels and masks.
     """
 
     terms: tuple[Term, ...]

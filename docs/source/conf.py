@@ -340,3 +340,7 @@ def setup(app: Any) -> None:
     app.connect("source-read", changelog_page)
     app.connect("autodoc-process-docstring", add_references)
     app.connect("missing-reference", link_out)
+
+
+# parts of the package without pages of their own, in signatures
+nitpick_ignore = [("py:class", name) for name in ("Frames", "Term", "Path")]
