@@ -215,7 +215,7 @@ def test_degrade_and_restore(name, clean, tmp_path, capsys):
     assert report["problem"] == name
     assert report["metrics"]["restoration"]["residual_over_sigma"] < 2
     assert report.get("mask_seed") == (5 if options else None)
-    assert report["schedule"]["evaluations"] == {"sr4": 5, "deblur": 9}.get(
+    assert report["schedule"]["evaluations"] == {"sr4": 5, "deblur": 9, "jpeg": 9}.get(
         name.removesuffix("-temporal"), 3
     )
 
