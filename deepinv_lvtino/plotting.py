@@ -156,7 +156,7 @@ def sweep_iterates(
         >>> physics = make_problem("A", img_size=(3, 8, 32, 32))
         >>> y = physics(torch.rand(1, 3, 8, 32, 32))
         >>> len(sweep_iterates(LVTINO(), y, physics, seed=0))
-        6
+        3
     """
     kept: list[Tensor] = []
 

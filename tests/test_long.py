@@ -26,6 +26,8 @@ from deepinv_lvtino.datasets._stored import Frames
 
 KILLED = """
 import os, signal, sys
+import torch
+torch.set_num_threads(1)  # as the tests do
 from deepinv_lvtino.cli import main
 from deepinv_lvtino.cli import _kept
 moment, window = sys.argv[1], int(sys.argv[2])

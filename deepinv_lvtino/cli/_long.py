@@ -141,11 +141,11 @@ def _kept_windows(
         "mask_seed",
         "seed",
         "measurement",
-        "device",
         "versions",
     )
     identity = {key: report[key] for key in same if key in report}
     identity |= {
+        "device": task.device.type,
         "input": digest(source),
         "frames": task.physics.img_size[1],
         "window": windowed.frames,
