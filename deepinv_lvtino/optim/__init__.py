@@ -44,6 +44,7 @@ from deepinv_lvtino.optim.schedule import (
 )
 from deepinv_lvtino.optim.starts import (
     STARTS,
+    filled_inverse,
     interpolate,
     motion_start,
     proximal_start,
@@ -95,6 +96,7 @@ __all__ = [
     "VariationStep",
     "data_weight",
     "element_seed",
+    "filled_inverse",
     "global_noise",
     "interpolate",
     "measured_motion",

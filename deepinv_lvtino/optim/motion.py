@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from deepinv_lvtino.flow import as_images, inside, optical_flow, warp
+from deepinv_lvtino.optim._filling import fill_missing
 from deepinv_lvtino.optim.measured_frames import frame_centres, spatial_part
 from deepinv_lvtino.optim.starts import tv_start
 from deepinv_lvtino.optim.variation import LARGE
-from deepinv_lvtino.physics import SeparableVideoPhysics
+from deepinv_lvtino.physics import SeparableVideoPhysics, VideoInpainting
 
 #: Distance between a pixel and where forward and backward flow bring it back to, in
 #: pixels, at which the trust has fallen to 0.6 (one standard deviation of a Gaussian).
@@ -173,6 +174,8 @@ def start_motion(
     :param Callable, torch.Tensor, Motion flow: see :func:`video_motion`.
     :return: (:class:`Motion`) flow and trust between the frames of the video.
     """
+    if isinstance(physics, VideoInpainting):
+        y, physics = fill_missing(y, physics), physics.temporal_physics
     fewer = (
         isinstance(physics, SeparableVideoPhysics)
         and physics.temporal is not None

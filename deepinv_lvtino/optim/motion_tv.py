@@ -15,7 +15,8 @@ from deepinv_lvtino.optim._channels import channels
 from deepinv_lvtino.optim.data_fidelity import GaussianLikelihood
 from deepinv_lvtino.optim.motion import Flow, start_motion, video_motion
 from deepinv_lvtino.optim.motion_variation import MotionVariation
-from deepinv_lvtino.optim.starts import tv_start
+from deepinv_lvtino.optim.starts import filled_inverse, tv_start
+from deepinv_lvtino.physics import VideoInpainting
 from deepinv_lvtino.utils import check_counts, check_positive
 
 
@@ -29,8 +30,9 @@ class MotionTV(BaseOptim):
         + \lambda \sum \sqrt{ (K_t x)^2 + (\partial_h x)^2 + (\partial_w x)^2 }
 
     with the differences :math:`K_t` along the flow (:class:`MotionVariation`). The run
-    starts from total variation that stands still (:func:`tv_start`), with the flow of the
-    measured frames where they are fewer than the video's, else of that start
+    starts from total variation that stands still (:func:`tv_start`; behind a mask from
+    :func:`filled_inverse`, of which that knows less), with the flow of the measured frames
+    where they are fewer than the video's, else of that start
     (:func:`start_motion`); in every further round flow and trust are those of the video so
     far. Each iteration (:class:`MotionTVIteration`) takes one exact data step.
 
@@ -95,10 +97,15 @@ class MotionTV(BaseOptim):
             prior=MotionVariation(None, time_weight, static_weight, flow=flow),
             max_iter=rounds * max_iter,
             early_stop=False,
-            custom_init=kwargs.pop("custom_init", tv_start),
+            custom_init=kwargs.pop("custom_init", _begin),
             **kwargs,
         )
         self.eval()
+
+
+def _begin(y: Tensor, physics: Physics) -> Tensor:
+    start = filled_inverse if isinstance(physics, VideoInpainting) else tv_start
+    return start(y, physics)
 
 
 class MotionTVIteration(OptimIterator):

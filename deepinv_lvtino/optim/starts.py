@@ -17,9 +17,14 @@ from torch import Tensor
 
 from deepinv_lvtino.flow import optical_flow, warp
 from deepinv_lvtino.optim._channels import channels
+from deepinv_lvtino.optim._filling import fill_missing
 from deepinv_lvtino.optim.data_fidelity import prox_l2
 from deepinv_lvtino.optim.measured_frames import frame_centres, spatial_part
-from deepinv_lvtino.physics import FramewiseLinearPhysics, SeparableVideoPhysics
+from deepinv_lvtino.physics import (
+    FramewiseLinearPhysics,
+    SeparableVideoPhysics,
+    VideoInpainting,
+)
 
 #: Weight of the data in :func:`proximal_start`, published.
 PROXIMAL_GAMMA = 200.0
@@ -64,6 +69,26 @@ def pseudo_inverse(y: Tensor, physics: Physics) -> Tensor:
     :raises DataStepError: if there is no closed form and the iteration fails.
     """
     return _truncated_inverse(y, physics, 0.0)
+
+
+def filled_inverse(y: Tensor, physics: Physics) -> Tensor:
+    r"""
+    :func:`pseudo_inverse` of a measurement whose missing pixels are filled first.
+
+    Behind a mask (:class:`VideoInpainting`), pixels that are not seen come from those
+    around them, over many if the hole is large (the pull-push algorithm): black, as the
+    pseudo-inverse leaves them, is what few iterations of a variation do not forget, and
+    what no flow can follow. Every other operator has its pseudo-inverse.
+
+    :param torch.Tensor y: measurement.
+    :param deepinv.physics.Physics physics: measurement operator.
+    :return: (:class:`torch.Tensor`) video, shape ``(B, C, T, H, W)``.
+    """
+    if not isinstance(physics, VideoInpainting):
+        return pseudo_inverse(y, physics)
+    inner = copy(physics.temporal_physics)
+    inner.noise_model = physics.noise_model
+    return pseudo_inverse(fill_missing(y, physics), inner)
 
 
 def proximal_start(y: Tensor, physics: Physics) -> Tensor:
@@ -128,7 +153,7 @@ def tv_start(y: Tensor, physics: Physics) -> Tensor:
     (``TV_LAMBDA``), or less if the noise asks for it (``variation_weight``), and
     twice the weight on time (``TIME_WEIGHT``), for the noise level that the
     physics declares (one, or one per element of the batch), or 0.001 (``LEAST_NOISE``) if
-    that is larger.
+    that is larger. They begin at :func:`filled_inverse`.
 
     :param torch.Tensor y: measurement.
     :param deepinv.physics.Physics physics: measurement operator.
@@ -142,10 +167,13 @@ def tv_start(y: Tensor, physics: Physics) -> Tensor:
         solver = ADMMTV(
             weight, TIME_WEIGHT, data_fidelity=L2(sigma), max_iter=TV_ITERATIONS
         )
+        begin = filled_inverse(y, physics)
         parts = channels(physics, len(y))
         if len(parts) == 1:
-            return solver(y, physics)
-        return torch.cat([solver(y[:, c], part) for c, part in parts], dim=1)
+            return solver(y, physics, init=begin)
+        return torch.cat(
+            [solver(y[:, c], part, init=begin[:, c]) for c, part in parts], dim=1
+        )
 
     return _by_noise(y, physics, solve)
 
@@ -155,9 +183,9 @@ def motion_start(y: Tensor, physics: Physics) -> Tensor:
     The video of least total variation along its motion that explains the measurement.
 
     :class:`MotionTV` for the noise level that the physics declares, or 0.001
-    (``LEAST_NOISE``) if that is larger: :func:`tv_start`, then three rounds of flow and
-    variation along it, of weight 5 (``MOTION_LAMBDA``) or less if the noise asks for it
-    (``variation_weight``).
+    (``LEAST_NOISE``) if that is larger: :func:`tv_start`, or :func:`filled_inverse` behind
+    a mask, then three rounds of flow and variation along it, of weight 5
+    (``MOTION_LAMBDA``) or less if the noise asks for it (``variation_weight``).
 
     :param torch.Tensor y: measurement.
     :param deepinv.physics.Physics physics: measurement operator.
