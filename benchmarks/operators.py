@@ -4,8 +4,8 @@ Twelve described operators: is the default ever worse than what is simpler?
 For each operator and clip: the pseudo-inverse, interpolation of the measurement (bicubic in
 space, linear in time, missing pixels from their neighbours), total variation that stands
 still with the best of six weights (which looks at the truth), the start, one sample and the
-mean of eight with ``LVTINO()`` as it is. Clips: a real one if it is given, the procedural
-clip and dead leaves that no training saw. Usage::
+mean of eight with ``Schedule.embedded`` of the description. Clips: a real one if it is
+given, the procedural clip and dead leaves that no training saw. Usage::
 
     python benchmarks/operators.py [--clip FOLDER_OR_FILE] [--size 13x96x144] [--quick]
 """
@@ -26,7 +26,7 @@ from measure import RESULTS, load_clip, provenance, save, timed
 from PIL import Image
 from torch import Tensor
 
-from deepinv_lvtino import LVTINO, make_problem
+from deepinv_lvtino import LVTINO, Schedule, make_problem
 from deepinv_lvtino.datasets import dead_leaves_clip, procedural_clip
 from deepinv_lvtino.optim import ADMMTV, motion_start, pseudo_inverse
 from deepinv_lvtino.physics import VideoInpainting
@@ -106,7 +106,7 @@ def measure(name: str, clip: str, x: Tensor, folder: Path) -> list[Row]:
     )
     y = physics(x)
     sigma = float(physics.noise_model.sigma)
-    solver = LVTINO(seed=0)
+    solver = LVTINO(schedule=Schedule.embedded(name), seed=0)
     start: list[Tensor] = []
 
     def begin() -> Tensor:
@@ -118,8 +118,8 @@ def measure(name: str, clip: str, x: Tensor, folder: Path) -> list[Row]:
         "interpolation": lambda: interpolated(y, physics, size),
         "static variation, best weight": lambda: best_static(y, physics, x, sigma),
         "start": begin,
-        "LVTINO(), one sample": lambda: solver(y, physics, init=start[0]),
-        f"LVTINO(), mean of {SAMPLES}": lambda: solver.sample(
+        "LVTINO, one sample": lambda: solver(y, physics, init=start[0]),
+        f"LVTINO, mean of {SAMPLES}": lambda: solver.sample(
             y, physics, SAMPLES, init=start[0]
         )[0],
     }

@@ -25,6 +25,7 @@ from deepinv_lvtino.optim import (
     Sweep,
 )
 from deepinv_lvtino.physics import TemporalBlur, make_problem
+from deepinv_lvtino.physics.problems import find_problem
 from helpers import dense, rand
 
 
@@ -362,3 +363,23 @@ def test_embedded_schedules_of_any_length_can_be_run(problem, eta):
         assert schedule.num_steps == count
         assert sorted(schedule.delta, reverse=True) == list(schedule.delta)
         LVTINO(schedule=schedule)
+
+
+@pytest.mark.parametrize(
+    ("operator", "missing"),
+    [
+        ("every=2", True),
+        ("downscale=2, every=3, noise=0.01", True),
+        ("temporal-mean=2, every=2", True),
+        ("temporal-blur=5, every=2", False),
+        ("temporal-mean=4", False),
+        ("mask=0.5", False),
+    ],
+)
+def test_operator_and_its_description_have_the_same_schedule(operator, missing):
+    size = find_problem(operator).video_size((3, 4, 16, 16))
+    said = Schedule.embedded(operator)
+    assert said == Schedule.embedded(make_problem(operator, size))
+    assert (said == Schedule.embedded()) == (not missing)
+    if missing:
+        assert LVTINO(schedule=said).num_evaluations == 1

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from deepinv.physics import Physics
+
 from deepinv_lvtino.models import ConsistencyModel
 from deepinv_lvtino.optim.data_steps import (
     AdamTVStep,
@@ -49,6 +51,10 @@ EMBEDDED_SETTINGS = {
 #: The same for every other operator and any noise: small steps, so that one sample stays
 #: near its start, which knows operator and noise.
 EMBEDDED_DEFAULT = (0.0014, 0.00012, 2, 0.9)
+
+#: The same where frames are missing, which motion compensation interpolates better than the
+#: video prior does: the smallest step there is.
+EMBEDDED_MISSING_FRAMES = (0.00012, 0.00012, 1, 1.0)
 
 
 @dataclass(frozen=True)
@@ -294,7 +300,7 @@ class Schedule:
     @classmethod
     def embedded(
         cls,
-        problem: str | None = None,
+        problem: str | Physics | None = None,
         eta: float | None = None,
         num_steps: int | None = None,
     ) -> CalibratedSchedule:
@@ -310,9 +316,12 @@ class Schedule:
         Everything else has ``EMBEDDED_DEFAULT``, the schedule without a name: on nine
         operators and noise from 0.01 to 0.1 the mean of samples was above the start, and
         one sample less than half a decibel below it, but for frames that are missing.
+        Where an operator leaves frames out (``"every=2"``), those have
+        ``EMBEDDED_MISSING_FRAMES``, one evaluation.
 
-        :param str problem: name or description of a linear problem of
-            :func:`deepinv_lvtino.make_problem`, or ``None`` for the default setting.
+        :param str, deepinv.physics.Physics problem: name or description of a linear problem
+            of :func:`deepinv_lvtino.make_problem`, or the operator itself, or ``None`` for
+            the default setting.
         :param float eta: another weight of the video prior.
         :param int num_steps: another number of sweeps: fewer between the same first and
             last step, more with steps before them, each twice the next one.
@@ -327,8 +336,13 @@ class Schedule:
             >>> from deepinv_lvtino import Schedule
             >>> Schedule.embedded("A").num_steps
             2
+            >>> Schedule.embedded("every=2, noise=0.01").num_steps
+            1
         """
-        if problem is not None:
+        missing = False
+        if isinstance(problem, Physics):
+            missing, problem = _leaves_frames_out(problem), None
+        elif problem is not None:
             try:
                 found = find_problem(problem)
             except ValueError as error:
@@ -339,10 +353,10 @@ class Schedule:
                     "`Schedule.published('jpeg')`."
                 )
                 raise ValueError(msg)
+            missing = found.operator.leaves_frames_out
             problem = found.name
-        first, last, count, weight = EMBEDDED_SETTINGS.get(
-            problem or "", EMBEDDED_DEFAULT
-        )
+        default = EMBEDDED_MISSING_FRAMES if missing else EMBEDDED_DEFAULT
+        first, last, count, weight = EMBEDDED_SETTINGS.get(problem or "", default)
         check_num_steps(num_steps)
         asked = num_steps or count
         # larger ones before, as the models have no time for steps that are much smaller
@@ -486,6 +500,12 @@ def _calibrated_half(
         raise ValueError(msg)
     exact = math.isclose(realised, stepsize, rel_tol=1e-6)
     return HalfStep(time, ProximalStep(stepsize if exact else realised))
+
+
+def _leaves_frames_out(physics: Physics) -> bool:
+    """Whether no measured frame has anything of some frames of the video."""
+    temporal = getattr(physics, "temporal", None)
+    return temporal is not None and not bool(temporal.any(dim=0).all())
 
 
 def _geometric(first: float, last: float, count: int) -> tuple[float, ...]:

@@ -139,6 +139,16 @@ class Description:
         return ", ".join(parts)
 
     @property
+    def leaves_frames_out(self) -> bool:
+        """Whether no measured frame has anything of some frames of the video."""
+        blurred = False
+        for term in self.terms:
+            if not term.groups and not blurred:
+                return True
+            blurred = blurred or term.text.startswith("temporal-blur")
+        return False
+
+    @property
     def words(self) -> str:
         """For people."""
         parts = [term.words for term in self.terms]
