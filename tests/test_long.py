@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepinv_lvtino.cli import main
+from deepinv_lvtino.cli import _long, main
 from deepinv_lvtino.datasets import (
     StoredVideo,
     _stored,
@@ -28,8 +28,7 @@ KILLED = """
 import os, signal, sys
 import torch
 torch.set_num_threads(1)  # as the tests do
-from deepinv_lvtino.cli import main
-from deepinv_lvtino.cli import _kept
+from deepinv_lvtino.cli import _kept, main
 moment, window = sys.argv[1], int(sys.argv[2])
 add = _kept.KeptWindows.add
 replace = _kept.Path.replace
@@ -213,3 +212,69 @@ def test_sound_stays_in_sync(options, source, tmp_path):
         assert frames[0].time == 0
     assert np.array_equal(heard, tone.astype(np.int16)[0])
     assert read_video(output).frames.shape[1] / read_video(output).fps == seconds
+
+
+FOLLOWED = """
+import sys, torch
+torch.set_num_threads(1)
+from deepinv_lvtino.cli import _long, main
+seen = []
+update = _long._Stream.update
+def followed(self):
+    update(self)
+    if self._shown:
+        import av
+        with av.open(str(self.path)) as file:  # while it is being written
+            seen.append(sum(1 for _ in file.decode(video=0)))
+_long._Stream.update = followed
+code = main(sys.argv[1:])
+print("seen", seen)
+sys.exit(code)
+"""
+
+
+def test_stream_can_be_followed_and_changes_nothing(options, undisturbed, tmp_path):
+    output = tmp_path / "x.mp4"
+    command = [sys.executable, "-c", FOLLOWED, *options, "--stream", "-o", str(output)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    seen = json.loads(said.split("seen")[-1])
+    assert (
+        len(seen) == json.loads((tmp_path / "x.json").read_text())["windows"]["count"]
+    )
+    assert seen == sorted(set(seen))
+    assert seen[-1] == 43  # the last one is stored when the next one comes, or the end
+    assert output.read_bytes() == undisturbed.read_bytes()
+    assert not (tmp_path / "x-windows").exists()
+    report = json.loads((tmp_path / "x.json").read_text())
+    assert (
+        0 < report["windows"]["seconds_to_first_frames"] <= report["seconds"]["restore"]
+    )
+
+
+def test_stream_after_a_kill_shows_what_was_done_before(options, tmp_path, monkeypatch):
+    output = tmp_path / "x.mp4"
+    options = [*options, "-o", str(output), "--stream"]
+    command = [sys.executable, "-c", KILLED, "after", "2", *options]
+    subprocess.run(command, capture_output=True, check=False)
+    shown = []
+
+    class Watched(_long._Stream):
+        def update(self):
+            super().update()
+            shown.append(self._shown)
+
+    monkeypatch.setattr(_long, "_Stream", Watched)
+    assert main(options) == 0
+    assert shown[0] > 0
+    assert shown[-1] == 44
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [(["--samples", "2"], "--stream gives one sample"), (["--simulate"], "--stream")],
+)
+def test_stream_and_what_contradicts_it(source, tmp_path, capsys, more, said):
+    options = ["restore", str(source), "-o", str(tmp_path / "x.mp4"), "--stream", *more]
+    assert main([*options, "--problem", "A"]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

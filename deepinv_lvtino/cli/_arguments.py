@@ -484,6 +484,13 @@ def _windows(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="frames that a window shares with the one before; default: 4, with --window",
     )
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="restore a measurement by windows and show the frames as they are decided, "
+        "in <stem>-windows/stream.mkv, which a player can follow until the output takes "
+        "its place; default --window: 17",
+    )
 
 
 def _common(parser: argparse.ArgumentParser) -> None:

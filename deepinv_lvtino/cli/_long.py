@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from deepinv_lvtino.cli._solve import (
     load_solver,
     restore_report,
 )
+from deepinv_lvtino.datasets._encode import GrowingVideo
 from deepinv_lvtino.datasets.video import write_images
 from deepinv_lvtino.models import OutOfMemory
 from deepinv_lvtino.optim import LVTINO, Windowed, WindowState
@@ -60,7 +62,8 @@ def restore_long(
     kept = _kept_windows(arguments, task, output, windowed, source)
     outputs.resumable = kept.folder
     announce(task)
-    began = _restore(task, windowed, kept, watch, len(windows))
+    shown = _Stream(kept, task) if arguments.stream else None
+    began, latency = _restore(task, windowed, kept, watch, shown)
     outputs.finished = True
     with watch.stage("score"):
         residual = _residual(task, kept)
@@ -93,6 +96,7 @@ def restore_long(
             "count": len(windows),
             "scenes": sum(window.fresh for window in windows),
             "begun_at_window": began,
+            "seconds_to_first_frames": latency,
         },
         "metrics": metrics,
         "seconds": watch.seconds,
@@ -163,10 +167,35 @@ def _kept_windows(
         return KeptWindows(kept_folder(output), identity, arguments.overwrite)
 
 
+class _Stream:
+    """What is decided, for a player that follows; those of a run before come first."""
+
+    def __init__(self, kept: KeptWindows, task: LongTask) -> None:
+        self.path = kept.folder / "stream.mkv"
+        self._kept, self._shown = kept, 0
+        with user_errors():
+            self._file = GrowingVideo(self.path, task.physics.img_size[2:], task.fps)
+
+    def update(self) -> None:
+        self._file.add(islice(self._kept.images(8), self._shown, None))
+        self._shown = self._kept.count()
+
+    def close(self) -> None:
+        self._file.close()
+
+
 def _restore(
-    task: LongTask, windowed: Windowed, kept: KeptWindows, watch: Stopwatch, count: int
-) -> int:
-    """The windows that are not done yet; number of the first of them."""
+    task: LongTask,
+    windowed: Windowed,
+    kept: KeptWindows,
+    watch: Stopwatch,
+    shown: _Stream | None,
+) -> tuple[int, float | None]:
+    """
+    The windows that are not done yet.
+
+    Gives the number of the first of them, and the seconds until its frames were there.
+    """
     state = kept.state()
     total = task.physics.img_size[1]
     done = kept.count()
@@ -180,19 +209,29 @@ def _restore(
         if state.kept is not None:
             state = WindowState(began, state.kept.to(task.device))
     first, start = done, time.monotonic()
+    latency = None
+    if shown is not None:
+        print(f"frames are shown as they are decided in {shown.path}", flush=True)
+        shown.update()
     with watch.stage("restore"), torch.no_grad():
         try:
             for piece, after in windowed.resume(task.y, task.physics, state):
                 with user_errors():
                     kept.add(piece, after)
+                    if shown is not None:
+                        shown.update()
                 done += piece.shape[2]
                 spent = time.monotonic() - start
+                latency = spent if latency is None else latency
                 left = spent / (done - first) * (total - done)
                 rest = f", about {_duration(left)} left" if done < total else ""
                 print(f"frames 1 to {done} of {total}{rest}", flush=True)
         except OutOfMemory as error:
             raise UserError(in_words(str(error))) from error
-    return began
+        finally:
+            if shown is not None:
+                shown.close()
+    return began, latency
 
 
 def _duration(seconds: float) -> str:

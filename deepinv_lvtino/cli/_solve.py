@@ -45,6 +45,9 @@ from deepinv_lvtino.physics.problems import Problem
 #: Residual in units of the noise level from which on the operator is in doubt.
 _UNEXPLAINED = 2.0
 
+#: Frames of the windows of ``--stream`` where nothing is said.
+WINDOW_OF_STREAMS = 17
+
 _LABELS = {
     "pseudo_inverse": "pseudo-inverse",
     "restoration": "restoration (one sample)",
@@ -162,14 +165,21 @@ def solve(
 
 def check_windows(arguments: argparse.Namespace) -> None:
     """Refuse options of windows that contradict others."""
+    if arguments.stream:
+        if arguments.simulate:
+            msg = "--stream is for measurements: leave out --simulate, or --stream."
+            raise UserError(msg)
+        if arguments.window is None:
+            arguments.window = WINDOW_OF_STREAMS
     if arguments.window is None:
         if arguments.overlap is not None:
             msg = "--overlap is of windows: give their frames with --window, too."
             raise UserError(msg)
         return
     if arguments.samples > 1:
+        option = "--stream" if arguments.stream else "--window"
         msg = (
-            "--window gives one sample, and --samples asks for "
+            f"{option} gives one sample, and --samples asks for "
             f"{arguments.samples}. Leave one of them out."
         )
         raise UserError(msg)

@@ -96,6 +96,52 @@ def encode_file(
             container.mux(stream.encode(None))
 
 
+class GrowingVideo:
+    r"""
+    A Matroska file that can be played while frames are added to it.
+
+    No frame refers to a later one, and each is stored when the next one comes.
+
+    :param pathlib.Path path: the file, overwritten.
+    :param tuple[int, int] size: ``(H, W)``.
+    :param fractions.Fraction fps: frames per second.
+    :raises ValueError: if this build of PyAV has no encoder for it.
+    """
+
+    def __init__(self, path: Path, size: tuple[int, int], fps: Fraction) -> None:
+        import av
+
+        height, width = size
+        even = height % 2 == 0 and width % 2 == 0
+        codec, self._pixels, options = _codec(".mkv", even, crf=16, lossless=False)
+        if codec == "libx264":
+            options |= {"tune": "zerolatency", "preset": "veryfast"}
+        live = {"live": "1", "flush_packets": "1", "cluster_time_limit": "1"}
+        self._container = av.open(as_file(path), "w", format="matroska", options=live)
+        stream: Any = self._container.add_stream(codec, rate=fps, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, self._pixels
+        stream.codec_context.time_base = 1 / fps
+        _tag(stream.codec_context, rgb=False)
+        self._stream, self._fps, self._count = stream, fps, 0
+
+    def add(self, images: Iterable[np.ndarray]) -> None:
+        r"""
+        Append frames.
+
+        :param Iterable[numpy.ndarray] images: uint8 RGB frames ``(H, W, 3)``.
+        """
+        for image in images:
+            frame = _frame(image, self._pixels)
+            frame.pts, frame.time_base = self._count, 1 / self._fps
+            self._container.mux(self._stream.encode(frame))
+            self._count += 1
+
+    def close(self) -> None:
+        """Store what the encoder still holds."""
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+
 def _frame(image: np.ndarray, pixels: str) -> VideoFrame:
     """Frame of an encoder's pixel format, from uint8 RGB."""
     import av
