@@ -23,20 +23,26 @@ from pathlib import Path
 from embedded_models import RESULTS
 
 _PROBLEM = re.compile(r"--problem (\S+)")
+#: Seconds after which a restoration is stopped.
+PATIENCE = 120
 _SKIPPED = (".py", ".pt", ".json")
 
 
-def run(path: Path, problem: str, folder: Path) -> tuple[int, str]:
-    r"""Exit code, and what was said last on the error stream, else the line about INPUT."""
+def run(path: Path, problem: str, folder: Path) -> tuple[int | None, str]:
+    r"""Exit code (none if it takes too long), and what was said last."""
     command = [sys.executable, "-m", "deepinv_lvtino", "restore", str(path)]
     command += ["-o", str(folder / "out.mkv"), "--problem", problem, "--steps", "1"]
-    done = subprocess.run(
-        [*command, "--device", "cpu", "--overwrite"],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [*command, "--device", "cpu", "--overwrite"],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as still:
+        said = (still.stdout or b"").decode().strip().replace("\n", "; ")
+        return None, f"still at work after {PATIENCE} s: {said}"
     errors = done.stderr.strip().splitlines()
     lines = [line for line in done.stdout.splitlines() if not line.startswith("memory")]
     said = errors[-1:] or [line for line in lines if "frames at" in line]

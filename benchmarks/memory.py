@@ -32,7 +32,11 @@ SIZES = ("17x192x320", "25x384x640", "25x768x1280")
 PROBLEM, RATE = "B", 24
 
 #: What a process that has everything loaded holds before it works.
-IDLE = "import deepinv_lvtino.cli, deepinv_lvtino.models as m; m.tiny_video(); m.tiny_image()"
+IDLE = """
+import deepinv_lvtino.cli
+from deepinv_lvtino.models import tiny_image, tiny_video
+models = tiny_video(), tiny_image()
+"""
 
 EVALUATE = """
 import sys, time, torch
@@ -80,12 +84,14 @@ def restore(size: str, idle: float) -> Row:
     found = re.search(r"memory: about ([\d.e+]+) GB", said)
     assert found is not None
     foreseen = float(found[1])
+    time_said = re.search(r"time: about (.+)", said)
     return {
         "size": size,
         "foreseen (GB)": foreseen,
         "measured (GB)": (peak - idle) / 1e9,
         "error (%)": 100 * (foreseen / ((peak - idle) / 1e9) - 1),
         "peak of the process (GB)": peak / 1e9,
+        "foreseen time": time_said[1] if time_said else "",
         "seconds": seconds,
         "processor seconds": spent,
     }

@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from deepinv_lvtino.cli import _memory, main
+from deepinv_lvtino.cli import _foresee, _memory, main
 from deepinv_lvtino.datasets import procedural_clip, read_video, write_video
 
 PROGRAM = """
@@ -94,3 +97,34 @@ def test_limits_are_read():
     free = _memory.available_memory()
     if free is not None:
         assert 0 <= free < 1e16
+
+
+@pytest.mark.parametrize("window", [None, 17])
+def test_time_of_a_large_video_is_said_before_the_work(
+    source, tmp_path, capsys, monkeypatch, window
+):
+    """And saying it changes nothing."""
+    command = ["restore", str(source), "--problem", "sr4", "--steps", "1"]
+    command += ["--device", "cpu", "--samples", "1"]
+    command += [] if window is None else ["--window", str(window)]
+    assert main([*command, "-o", str(tmp_path / "x.mkv")]) == 0
+    assert "time: about" not in capsys.readouterr().out
+    monkeypatch.setattr(_foresee, "LEAST_VALUES", 1)
+    monkeypatch.setattr(_foresee, "_SIDES", (16, 40))
+    assert main([*command, "-o", str(tmp_path / "again.mkv")]) == 0
+    said = capsys.readouterr().out
+    assert said.index("time: about") < said.index("frames at")
+    first, second = (read_video(tmp_path / name) for name in ("x.mkv", "again.mkv"))
+    assert torch.equal(first.frames, second.frames)
+
+
+def test_time_is_not_guessed_for_operators_of_one_size(
+    source, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(_foresee, "LEAST_VALUES", 1)
+    size = read_video(source).frames.shape[2:]
+    Image.fromarray(np.full(size, 255, np.uint8)).save(tmp_path / "mask.png")
+    command = ["restore", str(source), "--operator", f"mask={tmp_path}/mask.png"]
+    command += ["--steps", "1", "--device", "cpu", "-o", str(tmp_path / "x.mkv")]
+    assert main(command) == 0
+    assert "time: about" not in capsys.readouterr().out

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from deepinv_lvtino._environment import weights_digest
 from deepinv_lvtino.cli._errors import UserError, user_errors
+from deepinv_lvtino.cli._foresee import duration
 from deepinv_lvtino.cli._kept import KeptWindows
 from deepinv_lvtino.cli._models import in_words, weights_entry
 from deepinv_lvtino.cli._outputs import Outputs, beside
@@ -25,6 +26,7 @@ from deepinv_lvtino.cli._solve import (
     base_report,
     load_solver,
     restore_report,
+    say_duration,
 )
 from deepinv_lvtino.datasets._encode import GrowingVideo
 from deepinv_lvtino.datasets.video import write_images
@@ -61,6 +63,7 @@ def restore_long(
     _check_room(task, output)
     kept = _kept_windows(arguments, task, output, windowed, source)
     outputs.resumable = kept.folder
+    say_duration(arguments, task, solver, windowed)
     announce(task)
     shown = _Stream(kept, task) if arguments.stream else None
     began, latency = _restore(task, windowed, kept, watch, shown)
@@ -224,7 +227,7 @@ def _restore(
                 spent = time.monotonic() - start
                 latency = spent if latency is None else latency
                 left = spent / (done - first) * (total - done)
-                rest = f", about {_duration(left)} left" if done < total else ""
+                rest = f", about {duration(left)} left" if done < total else ""
                 print(f"frames 1 to {done} of {total}{rest}", flush=True)
         except OutOfMemory as error:
             raise UserError(in_words(str(error))) from error
@@ -232,14 +235,6 @@ def _restore(
             if shown is not None:
                 shown.close()
     return began, latency
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _residual(task: LongTask, kept: KeptWindows) -> float:

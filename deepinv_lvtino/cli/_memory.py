@@ -8,9 +8,9 @@ from pathlib import Path
 from deepinv_lvtino.cli._errors import UserError
 
 #: Bytes for each value of the video that the solver works on at a time, and for each of
-#: the whole video, and what does not grow with it (plots, encoders). Peaks of whole
-#: commands: 1.57 GB at 25 frames of 320x192, 2.85 GB at 640x384, 0.75 GB before the work.
-SOLVER_BYTES, VIDEO_BYTES, FIXED_BYTES = 75, 18, 4e8
+#: the whole video, and what does not grow with it (plots, encoders). Measured by
+#: ``benchmarks/memory.py``.
+SOLVER_BYTES, VIDEO_BYTES, FIXED_BYTES = 75, 18, 2.5e8
 
 _GIGABYTE = 1e9
 # of the memory that is free, for the windows, and the shortest that is chosen

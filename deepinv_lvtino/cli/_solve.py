@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deepinv_lvtino import LVTINO, Schedule
 from deepinv_lvtino.cli._errors import UserError, user_errors
+from deepinv_lvtino.cli._foresee import duration, foresee_seconds
 from deepinv_lvtino.cli._memory import check_memory
 from deepinv_lvtino.cli._models import in_words, published_models, weights_entry
 from deepinv_lvtino.cli._outputs import Outputs, beside
@@ -333,6 +334,7 @@ def restore_and_write(
     windowed = windows_of(arguments, solver)
     if arguments.command != "restore" or arguments.simulate:
         foresee_memory(arguments, task)
+    say_duration(arguments, task, solver, windowed)
     announce(task)
     try:
         results = solve(
@@ -379,6 +381,21 @@ def announce(task: AnyTask) -> None:
         f"{task.description}: {width}x{height}, {frames} frames at {_rate(task)} Hz",
         flush=True,
     )
+
+
+def say_duration(
+    arguments: argparse.Namespace,
+    task: AnyTask,
+    solver: LVTINO,
+    windowed: Windowed | None,
+) -> None:
+    """How long a large video will take with the embedded models, about."""
+    if _is_published(arguments):
+        return
+    frames, overlap = (windowed.frames, windowed.overlap) if windowed else (None, 0)
+    seconds = foresee_seconds(task, solver, arguments.samples, frames, overlap)
+    if seconds is not None:
+        print(f"time: about {duration(seconds)}", flush=True)
 
 
 def foresee_memory(arguments: argparse.Namespace, task: Task) -> None:
