@@ -26,8 +26,8 @@ from torch import Tensor
 
 from deepinv_lvtino import LVTINO, Schedule, make_problem
 from deepinv_lvtino.models import tiny_video
-from deepinv_lvtino.optim import TVResult, prox_l2_tv
-from deepinv_lvtino.optim.prox_tv import as_variation
+from deepinv_lvtino.optim import TVOptions, TVProblem, TVResult, solve_l2_tv
+from deepinv_lvtino.optim.tv.prox import as_variation
 
 STEPS = (5, 10, 20, 50, 100)
 KINDS = {"temporal": "time", "spacetime": "space and time"}
@@ -55,17 +55,9 @@ def compare(x: Tensor, long_run: int) -> list[dict[str, Any]]:
         return float(data + near + lam * as_variation("kind", kind)(u).sum())
 
     def solve(kind: str, solver: str, steps: int, tol: float = 1e-12) -> TVResult:
-        return prox_l2_tv(
-            z,
-            y,
-            physics,
-            gamma,
-            lam,
-            kind,
-            solver,
-            tol=tol,
-            max_iter=steps,
-            full_output=True,
+        return solve_l2_tv(
+            TVProblem(z, y, physics, gamma, lam, as_variation("kind", kind)),
+            TVOptions(solver, tol=tol, max_iter=steps),
         )
 
     rows = []

@@ -23,7 +23,13 @@ from torch import Tensor
 
 from deepinv_lvtino.datasets import procedural_clip
 from deepinv_lvtino.models import spectral_video
-from deepinv_lvtino.optim import TemporalVariation, prox_l2_tv
+from deepinv_lvtino.optim import (
+    TemporalVariation,
+    TVOptions,
+    TVProblem,
+    prox_l2_tv,
+    solve_l2_tv,
+)
 from deepinv_lvtino.physics import SeparableVideoPhysics, make_problem
 
 GAMMA = 3539.0  # a published weight, and with it the published weight of the variation
@@ -99,9 +105,8 @@ def compare(
         return objective(u, z, y, exact, lam) / best - 1
 
     def ours() -> None:
-        found["ours"] = prox_l2_tv(
-            z, y, physics, GAMMA, lam, tol=1e-3, full_output=True
-        )
+        problem = TVProblem(z, y, physics, GAMMA, lam, TemporalVariation())
+        found["ours"] = solve_l2_tv(problem, TVOptions(tol=1e-3))
 
     def theirs(**limits: Any) -> None:
         found["theirs"] = published(z, y, convolutional, lam, **limits)
@@ -140,9 +145,8 @@ def high_definition(device: torch.device) -> dict[str, Any]:
     found = {}
 
     def solve() -> None:
-        found["result"] = prox_l2_tv(
-            z, y, physics, GAMMA, LAM, tol=1e-3, full_output=True
-        )
+        problem = TVProblem(z, y, physics, GAMMA, LAM, TemporalVariation())
+        found["result"] = solve_l2_tv(problem, TVOptions(tol=1e-3))
 
     taken = seconds(solve, device, 1)
     result = found.pop("result")

@@ -10,13 +10,16 @@ from deepinv_lvtino import LVTINO, Schedule, make_problem
 from deepinv_lvtino.datasets import procedural_clip
 from deepinv_lvtino.optim import (
     ADMMTV,
+    STARTS,
     LandweberStep,
     SeededNoise,
     SpaceTimeVariation,
+    TemporalVariation,
+    TVOptions,
+    TVProblem,
     element_seed,
-    prox_l2_tv,
+    solve_l2_tv,
 )
-from deepinv_lvtino.optim.starts import STARTS
 from helpers import psnr, rand
 
 # 24 / 8 and 40 / 8: products of few rows, which are rounded by their number
@@ -170,12 +173,11 @@ class TestStops:
         z = rand(2, *SIZE, dtype=torch.float32)
         z[1] = 0.5 + 0.1 * (z[1] - 0.5)
         y[1] = physics.A(z[1:])[0]
-        options = {"solver": solver, "tol": 1e-2, "full_output": True}
-        both = prox_l2_tv(z, y, physics, 10.0, 0.1, **options)
-        alone = [
-            prox_l2_tv(z[i : i + 1], y[i : i + 1], physics, 10.0, 0.1, **options)
-            for i in range(2)
-        ]
+        options, kind = TVOptions(solver, tol=1e-2), TemporalVariation()
+        both, *alone = (
+            solve_l2_tv(TVProblem(z[i], y[i], physics, 10.0, 0.1, kind), options)
+            for i in (slice(0, 2), slice(0, 1), slice(1, 2))
+        )
         assert torch.equal(both.video, torch.cat([part.video for part in alone]))
         assert both.iterations == max(part.iterations for part in alone)
         assert alone[1].iterations != alone[0].iterations

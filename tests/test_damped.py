@@ -22,8 +22,15 @@ from deepinv.physics import (
 )
 
 from deepinv_lvtino import LVTINO, Schedule
-from deepinv_lvtino.optim import ADMMTV, DataStep, DataStepError, prox_l2, prox_l2_tv
-from deepinv_lvtino.optim.starts import proximal_start, pseudo_inverse
+from deepinv_lvtino.optim import (
+    ADMMTV,
+    DataStep,
+    DataStepError,
+    prox_l2,
+    prox_l2_tv,
+    proximal_start,
+    pseudo_inverse,
+)
 from deepinv_lvtino.physics import (
     FramewisePhysics,
     TemporalPooling,

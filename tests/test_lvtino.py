@@ -32,7 +32,7 @@ from deepinv_lvtino.optim import (
     prox_l2_tv,
 )
 from deepinv_lvtino.optim.data_fidelity import prox_l2
-from deepinv_lvtino.optim.prox_tv import as_variation
+from deepinv_lvtino.optim.tv.prox import as_variation
 from deepinv_lvtino.physics import FramewisePhysics, VideoBlur
 from helpers import generator, psnr, rand
 

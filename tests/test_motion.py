@@ -23,7 +23,7 @@ from deepinv_lvtino.optim import (
     tv_start,
     video_motion,
 )
-from deepinv_lvtino.optim import motion as motion_module
+from deepinv_lvtino.optim.tv import motion as motion_module
 from helpers import dense, psnr, rand, randn, translating
 from test_prox_tv import objective, oracle, setting
 

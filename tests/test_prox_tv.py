@@ -3,15 +3,22 @@ r"""Total variation and its joint proximal step, against generic convex solvers.
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import deepinv
 import pytest
 import torch
 from deepinv.optim import TVPrior
 
-from deepinv_lvtino.optim import prox_tv
-from deepinv_lvtino.optim.prox_tv import prox_l2_tv
-from deepinv_lvtino.optim.variation import SpaceTimeVariation, TemporalVariation
+from deepinv_lvtino.optim import (
+    SpaceTimeVariation,
+    TemporalVariation,
+    TVOptions,
+    TVProblem,
+    prox_l2_tv,
+    solve_l2_tv,
+)
+from deepinv_lvtino.optim.tv import admm
 from deepinv_lvtino.physics import (
     FramewisePhysics,
     SeparableVideoPhysics,
@@ -123,8 +130,8 @@ def test_solvers_agree_with_a_generic_one(name, lam, gamma, solver):
     variation = KINDS[name]
     problem = (z, y, physics, gamma, lam)
     expected = oracle(*problem, variation)
-    result = prox_l2_tv(
-        *problem, variation, solver, tol=2e-6, max_iter=20_000, full_output=True
+    result = solve_l2_tv(
+        TVProblem(*problem, variation), TVOptions(solver, tol=2e-6, max_iter=20_000)
     )
     best = objective(expected, *problem, variation)
     assert result.converged
@@ -146,13 +153,9 @@ def test_any_linear_operator_through_its_adjoint(name):
     )
     y = physics.A(z) + 0.1 * randn(*z.shape, seed=8)
     problem = (z, y, physics, 3.0, 0.1)
-    result = prox_l2_tv(
-        *problem,
-        KINDS[name],
-        "chambolle_pock",
-        tol=1e-6,
-        max_iter=5000,
-        full_output=True,
+    result = solve_l2_tv(
+        TVProblem(*problem, KINDS[name]),
+        TVOptions("chambolle_pock", tol=1e-6, max_iter=5000),
     )
     best = objective(oracle(*problem, KINDS[name]), *problem, KINDS[name])
     found = objective(result.video, *problem, KINDS[name])
@@ -227,16 +230,9 @@ def test_moreau_and_firm_nonexpansiveness(name):
         )
 
     # Moreau: x - prox(x) = K'p with |p| <= lam and <p, K prox(x)> = lam TV(prox(x)).
-    result = prox_l2_tv(
-        z,
-        None,
-        None,
-        0.0,
-        lam,
-        KINDS[name],
-        tol=1e-7,
-        max_iter=20_000,
-        full_output=True,
+    result = solve_l2_tv(
+        TVProblem(z, None, None, 0.0, lam, KINDS[name]),
+        TVOptions(tol=1e-7, max_iter=20_000),
     )
     variation, u = KINDS[name], result.video
     torch.testing.assert_close(u + variation.adjoint(result.dual), z, atol=1e-9, rtol=0)
@@ -254,24 +250,27 @@ def test_moreau_and_firm_nonexpansiveness(name):
 def test_warm_start_and_warning():
     z, y, physics = setting()
     problem = (z, y, physics, 3.0, 0.2)
-    options = {"tol": 1e-7, "max_iter": 5000, "full_output": True}
-    cold = prox_l2_tv(*problem, **options)
-    warm = prox_l2_tv(*problem, dual=cold.dual, **options)
+    whole = TVProblem(*problem, TemporalVariation())
+    options = TVOptions(tol=1e-7, max_iter=5000)
+    cold = solve_l2_tv(whole, options)
+    warm = solve_l2_tv(whole, options, cold.dual)
     assert warm.iterations == 0
     torch.testing.assert_close(warm.video, cold.video)
-    moved = (z + 1e-3 * randn(*z.shape, seed=11), *problem[1:])
-    loose = {**options, "tol": 1e-4, "solver": "chambolle_pock"}
-    cold_moved = prox_l2_tv(*moved, **loose)
-    warm_moved = prox_l2_tv(*moved, dual=cold.dual, **loose)
+    moved = replace(whole, z=z + 1e-3 * randn(*z.shape, seed=11))
+    loose = TVOptions("chambolle_pock", tol=1e-4, max_iter=5000)
+    cold_moved = solve_l2_tv(moved, loose)
+    warm_moved = solve_l2_tv(moved, loose, cold.dual)
     assert warm_moved.iterations < cold_moved.iterations
     assert warm_moved.converged
-    again = prox_l2_tv(*problem, **options)  # nothing is kept between calls
+    again = solve_l2_tv(whole, options)  # nothing is kept between calls
     assert again.iterations == cold.iterations
     assert torch.equal(again.video, cold.video)
     with pytest.warns(
         UserWarning, match="stopped after 10 iterations at a relative gap"
     ):
         prox_l2_tv(*problem, tol=1e-12, max_iter=10)
+    with pytest.warns(UserWarning, match="above `tol`=1.0e-12"):
+        solve_l2_tv(whole, TVOptions(tol=1e-12, max_iter=10))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         prox_l2_tv(*problem, tol=1e-2)
@@ -284,10 +283,9 @@ def test_float32_on_the_published_problems(name):
     x = rand(1, *size, dtype=torch.float32)
     y = physics(x)
     z = physics.A_dagger(y) + 0.05 * randn(1, *size, dtype=torch.float32)
-    for kind in ("temporal", "spacetime"):
-        result = prox_l2_tv(
-            z, y, physics, 1e4, 0.01, kind, tol=1e-3, max_iter=800, full_output=True
-        )
+    for variation in (TemporalVariation(), SpaceTimeVariation()):
+        problem = TVProblem(z, y, physics, 1e4, 0.01, variation)
+        result = solve_l2_tv(problem, TVOptions(tol=1e-3, max_iter=800))
         assert result.converged
         assert result.video.dtype == torch.float32
 
@@ -317,6 +315,12 @@ def test_wrong_arguments():
         prox_l2_tv(z, y, physics, 1.0, 1.0, "spacetime", "admm")
     with pytest.raises(TypeError, match="'adam'"):
         prox_l2_tv(z, y, deepinv.physics.Physics(), 1.0, 1.0, solver="chambolle_pock")
+    with pytest.raises(TypeError, match="`variation` must be a Variation"):
+        TVProblem(z, y, physics, 1.0, 1.0, "temporal")
+    with pytest.raises(TypeError, match="`rho` is an option of solver 'admm'"):
+        prox_l2_tv(z, y, physics, 1.0, 1.0, solver="adam", rho=1.0)
+    with pytest.raises(ValueError, match="`smoothing` must be positive"):
+        prox_l2_tv(z, y, physics, 1.0, 1.0, solver="adam", smoothing=0.0)
     with pytest.raises(ValueError, match="`dual` must have shape"):
         prox_l2_tv(z, y, physics, 1.0, 1.0, dual=z)
     with pytest.raises(ValueError, match="5 axes"):
@@ -344,9 +348,10 @@ def test_channels_solved_apart_give_the_same(monkeypatch):
     z = torch.rand(2, 3, 8, 16, 24, generator=rng, dtype=torch.float64)
     y = physics.A(torch.rand(z.shape, generator=rng, dtype=torch.float64))
     together = prox_l2_tv(z, y, physics, 50.0, 0.1, tol=1e-9, max_iter=2000)
-    monkeypatch.setattr(prox_tv, "LARGE", 1)
-    apart = prox_l2_tv(
-        z, y, physics, 50.0, 0.1, tol=1e-9, max_iter=2000, full_output=True
+    monkeypatch.setattr(admm, "LARGE", 1)
+    apart = solve_l2_tv(
+        TVProblem(z, y, physics, 50.0, 0.1, TemporalVariation()),
+        TVOptions(tol=1e-9, max_iter=2000),
     )
     torch.testing.assert_close(apart.video, together, atol=1e-4, rtol=0)
     assert apart.converged and apart.dual.shape == (2, 3, 7, 16, 24)

@@ -22,11 +22,11 @@ from deepinv_lvtino.optim import (
     pseudo_inverse,
     tv_start,
 )
-from deepinv_lvtino.optim.starts import (
+from deepinv_lvtino.optim.measured_frames import frame_centres
+from deepinv_lvtino.optim.variation_start import (
     NOISE_SHARE,
     TIME_WEIGHT,
     TV_LAMBDA,
-    frame_centres,
     variation_weight,
 )
 from deepinv_lvtino.physics import (

@@ -21,21 +21,15 @@ from deepinv_lvtino.optim.data_steps import (
     ProximalStep,
     VariationStep,
 )
+from deepinv_lvtino.optim.inverse import filled_inverse, pseudo_inverse
 from deepinv_lvtino.optim.iteration import LVTINOIteration
 from deepinv_lvtino.optim.landweber import LandweberStep
 from deepinv_lvtino.optim.long import LongPhysics
 from deepinv_lvtino.optim.lvtino import LVTINO
-from deepinv_lvtino.optim.motion import (
-    Motion,
-    measured_motion,
-    start_motion,
-    video_motion,
-)
+from deepinv_lvtino.optim.measured_motion import measured_motion, start_motion
 from deepinv_lvtino.optim.motion_tv import MotionTV, MotionTVIteration
-from deepinv_lvtino.optim.motion_variation import MotionVariation
 from deepinv_lvtino.optim.noise import SeededNoise, element_seed, global_noise
 from deepinv_lvtino.optim.priors import ProductOfExperts, SAEPrior
-from deepinv_lvtino.optim.prox_tv import TVResult, prox_l2_tv
 from deepinv_lvtino.optim.schedule import (
     CalibratedSchedule,
     HalfStep,
@@ -44,18 +38,25 @@ from deepinv_lvtino.optim.schedule import (
 )
 from deepinv_lvtino.optim.starts import (
     STARTS,
-    filled_inverse,
     interpolate,
     motion_start,
     proximal_start,
-    pseudo_inverse,
-    tv_start,
 )
-from deepinv_lvtino.optim.variation import (
+from deepinv_lvtino.optim.tv import (
+    AbstractVariation,
+    Motion,
+    MotionVariation,
     SpaceTimeVariation,
     TemporalVariation,
+    TVOptions,
+    TVProblem,
+    TVResult,
     Variation,
+    prox_l2_tv,
+    solve_l2_tv,
+    video_motion,
 )
+from deepinv_lvtino.optim.variation_start import tv_start
 from deepinv_lvtino.optim.windowed import FrameNoise, Windowed, WindowState
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "LVTINO",
     "STARTS",
     "ADMMTVIteration",
+    "AbstractVariation",
     "AdamTVStep",
     "CalibratedSchedule",
     "ConjugateGradientStep",
@@ -90,6 +92,8 @@ __all__ = [
     "SeededNoise",
     "SpaceTimeVariation",
     "Sweep",
+    "TVOptions",
+    "TVProblem",
     "TVResult",
     "TemporalVariation",
     "Variation",
@@ -106,6 +110,7 @@ __all__ = [
     "prox_l2_tv",
     "proximal_start",
     "pseudo_inverse",
+    "solve_l2_tv",
     "start_motion",
     "tv_start",
     "video_motion",

@@ -6,7 +6,7 @@ import math
 
 from deepinv.physics import Physics
 
-from deepinv_lvtino.optim.variation import LARGE
+from deepinv_lvtino.optim.tv.abstract import LARGE
 from deepinv_lvtino.physics import SeparableVideoPhysics
 
 

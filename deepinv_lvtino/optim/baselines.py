@@ -21,8 +21,8 @@ from deepinv.physics import Physics
 from torch import Tensor
 
 from deepinv_lvtino.optim.data_fidelity import GaussianLikelihood, checked
-from deepinv_lvtino.optim.starts import pseudo_inverse
-from deepinv_lvtino.optim.variation import SpaceTimeVariation
+from deepinv_lvtino.optim.inverse import pseudo_inverse
+from deepinv_lvtino.optim.tv.variation import SpaceTimeVariation
 from deepinv_lvtino.physics.functional import apply_along_axis
 from deepinv_lvtino.utils import check_integer, check_number, check_positive, each
 

@@ -20,8 +20,9 @@ from deepinv.physics import Physics
 from torch import Tensor
 
 from deepinv_lvtino.optim.data_fidelity import data_weight, prox_l2
-from deepinv_lvtino.optim.prox_tv import solve_l2_tv
-from deepinv_lvtino.optim.variation import (
+from deepinv_lvtino.optim.tv.problem import TVOptions, TVProblem
+from deepinv_lvtino.optim.tv.solve import solve_l2_tv
+from deepinv_lvtino.optim.tv.variation import (
     SpaceTimeVariation,
     Variation,
     difference_adjoint,
@@ -177,16 +178,15 @@ class VariationStep(DataStep):
     ) -> tuple[Tensor, Tensor | None]:
         if state is not None:  # of another step size: the dual scales with it
             state = state * self.stepsize
-        result = solve_l2_tv(
+        problem = TVProblem(
             z,
             y,
             physics,
-            self.stepsize * data_weight(data_fidelity, physics),
-            self.stepsize * self.weight,
-            self.variation,
-            dual=state,
-            **self.options,
+            gamma=self.stepsize * data_weight(data_fidelity, physics),
+            lam=self.stepsize * self.weight,
+            variation=self.variation,
         )
+        result = solve_l2_tv(problem, TVOptions(**self.options), state)
         dual = None if result.dual is None else result.dual / self.stepsize
         return result.video, dual
 

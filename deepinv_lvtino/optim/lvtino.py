@@ -27,7 +27,6 @@ from deepinv_lvtino.optim.data_steps import ProximalStep, VariationStep
 from deepinv_lvtino.optim.iteration import Callback, LVTINOIteration
 from deepinv_lvtino.optim.noise import SeededNoise, check_seeds, global_noise
 from deepinv_lvtino.optim.priors import ProductOfExperts
-from deepinv_lvtino.optim.prox_tv import as_variation
 from deepinv_lvtino.optim.schedule import (
     CalibratedSchedule,
     Schedule,
@@ -35,7 +34,8 @@ from deepinv_lvtino.optim.schedule import (
     check_eta,
 )
 from deepinv_lvtino.optim.starts import STARTS
-from deepinv_lvtino.optim.variation import Variation
+from deepinv_lvtino.optim.tv.prox import as_variation
+from deepinv_lvtino.optim.tv.variation import Variation
 from deepinv_lvtino.physics import JPEGCompression, SeparableVideoPhysics
 from deepinv_lvtino.utils import (
     check_clamp,

@@ -13,9 +13,11 @@ from torch import Tensor
 from deepinv_lvtino.flow import optical_flow
 from deepinv_lvtino.optim._channels import channels
 from deepinv_lvtino.optim.data_fidelity import GaussianLikelihood
-from deepinv_lvtino.optim.motion import Flow, start_motion, video_motion
-from deepinv_lvtino.optim.motion_variation import MotionVariation
-from deepinv_lvtino.optim.starts import filled_inverse, tv_start
+from deepinv_lvtino.optim.inverse import filled_inverse
+from deepinv_lvtino.optim.measured_motion import start_motion
+from deepinv_lvtino.optim.tv.along_motion import MotionVariation
+from deepinv_lvtino.optim.tv.motion import Flow, video_motion
+from deepinv_lvtino.optim.variation_start import tv_start
 from deepinv_lvtino.physics import VideoInpainting
 from deepinv_lvtino.utils import check_counts, check_positive
 

@@ -27,8 +27,11 @@ from deepinv_lvtino.models import tiny_video
 from deepinv_lvtino.optim import (
     SpaceTimeVariation,
     TemporalVariation,
+    TVOptions,
+    TVProblem,
     prox_l2_tv,
     pseudo_inverse,
+    solve_l2_tv,
 )
 
 # %%
@@ -68,16 +71,9 @@ variations = {"time": TemporalVariation(), "space and time": SpaceTimeVariation(
 tolerances = {"time": 5e-5, "space and time": 5e-4}
 best = {}
 for name, variation in variations.items():
-    best[name] = result = prox_l2_tv(
-        z,
-        y,
-        physics,
-        gamma,
-        lam,
-        variation,
-        tol=tolerances[name],
-        max_iter=1000,
-        full_output=True,
+    best[name] = result = solve_l2_tv(
+        TVProblem(z, y, physics, gamma, lam, variation),
+        TVOptions(tol=tolerances[name], max_iter=1000),
     )
     print(
         f"variation over {name}: {result.iterations} iterations, gap {result.gap:.1e}, "

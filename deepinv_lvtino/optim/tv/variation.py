@@ -2,7 +2,6 @@ r"""Total variation of videos: difference operators, and priors built on them.""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,13 +9,13 @@ import torch
 from deepinv.optim import Prior
 from torch import Tensor
 
+from deepinv_lvtino.optim.tv.abstract import AbstractVariation
+from deepinv_lvtino.optim.tv.problem import TVOptions, TVProblem
+from deepinv_lvtino.optim.tv.solve import solve_l2_tv
 from deepinv_lvtino.utils import check_number, check_positive
 
-#: Values beyond which the parts of a video (channels, frames) are worked on one by one.
-LARGE = 2**24
 
-
-class Variation(Prior, ABC):
+class Variation(AbstractVariation, Prior):
     r"""
     Total variation :math:`\sum |K u|` for some difference operator :math:`K`.
 
@@ -25,67 +24,9 @@ class Variation(Prior, ABC):
     :func:`deepinv_lvtino.optim.prox_l2_tv` without a measurement.
     """
 
-    #: Bound of :math:`\|K\|^2`, tight for long axes.
-    sqnorm: float
-
     def __init__(self) -> None:
         super().__init__()
         self.explicit_prior = True
-
-    @abstractmethod
-    def differences(self, u: Tensor) -> Tensor:
-        r"""
-        Apply :math:`K`.
-
-        :param torch.Tensor u: video, shape ``(B, C, T, H, W)``.
-        :return: (:class:`torch.Tensor`) differences.
-        """
-
-    @abstractmethod
-    def adjoint(self, p: Tensor) -> Tensor:
-        r"""
-        Apply :math:`K^{\top}`.
-
-        :param torch.Tensor p: dual variable, shape of :meth:`differences`.
-        :return: (:class:`torch.Tensor`) video, shape ``(B, C, T, H, W)``.
-        """
-
-    @abstractmethod
-    def magnitude(self, d: Tensor) -> Tensor:
-        r"""
-        Size of every difference, whose sum is the total variation.
-
-        :param torch.Tensor d: differences.
-        :return: (:class:`torch.Tensor`) sizes, with the batch on the first axis.
-        """
-
-    @abstractmethod
-    def project(self, p: Tensor, bound: float) -> Tensor:
-        r"""
-        Project a dual variable on :math:`\{|p| \le \lambda\}`.
-
-        :param torch.Tensor p: dual variable.
-        :param float bound: :math:`\lambda`.
-        :return: (:class:`torch.Tensor`) the projection.
-        """
-
-    def at(self, video: Tensor) -> Variation:
-        r"""
-        The variation to be used on a video; a subclass may follow its motion.
-
-        :param torch.Tensor video: shape ``(B, C, T, H, W)``.
-        :return: (:class:`Variation`) variation whose differences are linear; this one.
-        """
-        return self
-
-    def of_element(self, i: int) -> Variation:
-        r"""
-        The variation to be used on one video of a batch.
-
-        :param int i: which one.
-        :return: (:class:`Variation`) the variation; this one unless it differs by video.
-        """
-        return self
 
     def fn(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         r"""
@@ -94,8 +35,7 @@ class Variation(Prior, ABC):
         :param torch.Tensor x: videos, shape ``(B, C, T, H, W)``.
         :return: (:class:`torch.Tensor`) values, shape ``(B,)``.
         """
-        variation = self.at(x)
-        return variation.magnitude(variation.differences(x)).flatten(1).sum(1)
+        return self.value(x)
 
     def prox(self, x: Tensor, *args: Any, gamma: float = 1.0, **kwargs: Any) -> Tensor:
         r"""
@@ -107,9 +47,9 @@ class Variation(Prior, ABC):
             :func:`deepinv_lvtino.optim.prox_l2_tv`.
         :return: (:class:`torch.Tensor`) video of the same shape.
         """
-        from deepinv_lvtino.optim.prox_tv import solve_l2_tv  # which needs this module
-
-        return solve_l2_tv(x, None, None, 0.0, gamma, self, **kwargs).video
+        problem = TVProblem(x, None, None, 0.0, gamma, self)
+        dual = kwargs.pop("dual", None)
+        return solve_l2_tv(problem, TVOptions(**kwargs), dual).video
 
 
 class TemporalVariation(Variation):
@@ -135,6 +75,7 @@ class TemporalVariation(Variation):
     """
 
     sqnorm = 4.0
+    along_time = True
 
     def differences(self, u: Tensor) -> Tensor:
         return torch.diff(u, dim=2)
@@ -144,6 +85,9 @@ class TemporalVariation(Variation):
 
     def magnitude(self, d: Tensor) -> Tensor:
         return d.abs()
+
+    def squares(self, d: Tensor) -> Tensor:
+        return d.square()
 
     def project(self, p: Tensor, bound: float) -> Tensor:
         return p.clamp(-bound, bound)

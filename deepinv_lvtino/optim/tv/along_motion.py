@@ -15,8 +15,8 @@ from deepinv_lvtino.flow import (
     sampling_grid,
     scatter,
 )
-from deepinv_lvtino.optim.motion import Flow, Motion, video_motion
-from deepinv_lvtino.optim.variation import SpaceTimeVariation
+from deepinv_lvtino.optim.tv.motion import Flow, Motion, video_motion
+from deepinv_lvtino.optim.tv.variation import SpaceTimeVariation
 from deepinv_lvtino.utils import check_positive
 
 #: Trust below which a pixel's difference in time is taken where it stands.
