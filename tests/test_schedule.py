@@ -16,6 +16,7 @@ from deepinv_lvtino.models import (
 )
 from deepinv_lvtino.optim import (
     AdamTVStep,
+    CalibratedSchedule,
     ConjugateGradientStep,
     GammaStep,
     HalfStep,
@@ -23,6 +24,7 @@ from deepinv_lvtino.optim import (
     PrimalDualTVStep,
     ProximalStep,
     Sweep,
+    SweepPlan,
 )
 from deepinv_lvtino.physics import TemporalBlur, make_problem
 from deepinv_lvtino.physics.problems import find_problem
@@ -132,6 +134,27 @@ def test_explicit():
         Schedule(sweeps[1:]).resolve(None, image)
     with pytest.raises(ValueError, match="`sweeps` must hold"):
         Schedule([Sweep()])
+
+
+class OneVideoStep:
+    r"""A plan of sweeps that is neither of the package's."""
+
+    init, clamp, init_clamp, eta, num_steps = "prox", (0.0, 1.0), None, None, 1
+
+    def resolve(self, video_model, image_model, eta=None):
+        return (Sweep(video=HalfStep(300.0, ProximalStep(0.02))),)
+
+
+def test_schedules_are_siblings_and_others_can_join():
+    explicit, calibrated = Schedule.published("A"), Schedule.calibrated(0.02)
+    assert isinstance(explicit, SweepPlan) and isinstance(calibrated, SweepPlan)
+    assert not isinstance(calibrated, Schedule)
+    assert not hasattr(calibrated, "sweeps")
+    with pytest.raises(ValueError, match="`eta` must lie in"):
+        CalibratedSchedule((0.02,), eta=2.0)
+    solver = LVTINO(*models(), schedule=OneVideoStep())
+    assert solver.num_evaluations == 1
+    assert solver.init_params_algo["clamp"] == [(0.0, 1.0)]
 
 
 def test_published_numbers():

@@ -49,7 +49,7 @@ from deepinv_lvtino.benchmark.solvers import (
     as_solvers,
 )
 from deepinv_lvtino.datasets import write_video
-from deepinv_lvtino.optim.schedule import check_eta
+from deepinv_lvtino.optim.calibrated import check_eta
 from deepinv_lvtino.utils import check_integer, check_positive, check_video
 
 #: Solvers and problems if nothing is said.

@@ -24,13 +24,15 @@ from deepinv_lvtino.models.adapter import measure_pixel_scales
 from deepinv_lvtino.optim import (
     ADMMTV,
     LVTINO,
+    CalibratedSchedule,
     MotionTV,
     PnPADMM,
     Schedule,
+    SweepPlan,
     pseudo_inverse,
 )
 from deepinv_lvtino.optim.baselines import TV_SETTINGS
-from deepinv_lvtino.optim.schedule import PUBLISHED_PROBLEMS, CalibratedSchedule
+from deepinv_lvtino.optim.published import PUBLISHED_PROBLEMS
 from deepinv_lvtino.physics import PROBLEMS
 from deepinv_lvtino.physics.problems import Problem
 
@@ -65,7 +67,7 @@ class Models:
 
     load: Callable[[], tuple[ConsistencyModel | None, ConsistencyModel | None]]
     name: str
-    schedule: Callable[[str, float | None], Schedule]
+    schedule: Callable[[str, float | None], SweepPlan]
     describe: Callable[[], dict[str, Any]] = _no_notes
 
     @cached_property
@@ -95,7 +97,7 @@ class Models:
         :return: (:class:`Models`) the models.
         """
 
-        def schedule(problem: str, eta: float | None) -> Schedule:
+        def schedule(problem: str, eta: float | None) -> SweepPlan:
             if problem not in PROBLEMS:
                 return Schedule.embedded(None, eta)
             if PROBLEMS[problem].linear:
@@ -124,7 +126,7 @@ class Models:
         :return: (:class:`Models`) the models.
         """
 
-        def schedule(problem: str, eta: float | None) -> Schedule:
+        def schedule(problem: str, eta: float | None) -> SweepPlan:
             if problem in PUBLISHED_PROBLEMS and eta in (None, 0, 1):
                 return Schedule.published(problem)
             return Schedule.calibrated(eta=eta)

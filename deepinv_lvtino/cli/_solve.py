@@ -35,12 +35,9 @@ from deepinv_lvtino.cli._setup import AnyTask, Task, root_mean_square
 from deepinv_lvtino.datasets import write_video
 from deepinv_lvtino.models import OutOfMemory
 from deepinv_lvtino.models.adapter import measure_pixel_scales
-from deepinv_lvtino.optim import Windowed
-from deepinv_lvtino.optim.schedule import (
-    DEFAULT_ETA,
-    PUBLISHED_PROBLEMS,
-    CalibratedSchedule,
-)
+from deepinv_lvtino.optim import CalibratedSchedule, SweepPlan, Windowed
+from deepinv_lvtino.optim.calibrated import DEFAULT_ETA
+from deepinv_lvtino.optim.published import PUBLISHED_PROBLEMS
 from deepinv_lvtino.physics.problems import Problem
 
 #: Residual in units of the noise level from which on the operator is in doubt.
@@ -96,8 +93,8 @@ def _is_published(arguments: argparse.Namespace) -> bool:
 
 
 def _schedule_for(
-    arguments: argparse.Namespace, problem: Problem, asked: Schedule, published: bool
-) -> Schedule:
+    arguments: argparse.Namespace, problem: Problem, asked: SweepPlan, published: bool
+) -> SweepPlan:
     """
     The schedule of a problem: what the options ask for, else the setting made for it.
 

@@ -5,6 +5,7 @@ from deepinv_lvtino.optim.baselines import (
     ADMMTVIteration,
     PnPADMM,
 )
+from deepinv_lvtino.optim.calibrated import CalibratedSchedule
 from deepinv_lvtino.optim.damped import DataStepError
 from deepinv_lvtino.optim.data_fidelity import (
     GaussianLikelihood,
@@ -30,18 +31,14 @@ from deepinv_lvtino.optim.measured_motion import measured_motion, start_motion
 from deepinv_lvtino.optim.motion_tv import MotionTV, MotionTVIteration
 from deepinv_lvtino.optim.noise import SeededNoise, element_seed, global_noise
 from deepinv_lvtino.optim.priors import ProductOfExperts, SAEPrior
-from deepinv_lvtino.optim.schedule import (
-    CalibratedSchedule,
-    HalfStep,
-    Schedule,
-    Sweep,
-)
+from deepinv_lvtino.optim.schedule import Schedule
 from deepinv_lvtino.optim.starts import (
     STARTS,
     interpolate,
     motion_start,
     proximal_start,
 )
+from deepinv_lvtino.optim.sweep import HalfStep, Sweep, SweepPlan
 from deepinv_lvtino.optim.tv import (
     AbstractVariation,
     Motion,
@@ -92,6 +89,7 @@ __all__ = [
     "SeededNoise",
     "SpaceTimeVariation",
     "Sweep",
+    "SweepPlan",
     "TVOptions",
     "TVProblem",
     "TVResult",

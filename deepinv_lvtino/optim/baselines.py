@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from deepinv.models import Denoiser
@@ -26,11 +26,24 @@ from deepinv_lvtino.optim.tv.variation import SpaceTimeVariation
 from deepinv_lvtino.physics.functional import apply_along_axis
 from deepinv_lvtino.utils import check_integer, check_number, check_positive, each
 
-#: ``lambda_reg`` and ``time_weight`` of :class:`ADMMTV` for a named problem.
+
+class TVSetting(NamedTuple):
+    r"""
+    Weights of :class:`ADMMTV`.
+
+    :param float lambda_reg: weight of the variation, per unit of intensity.
+    :param float time_weight: weight of the temporal difference.
+    """
+
+    lambda_reg: float
+    time_weight: float
+
+
+#: The weights of :class:`ADMMTV` for a named problem.
 TV_SETTINGS = {
-    "A": (10.0, 1.0),
-    "B": (10.0, 2.0),
-    "C": (10.0, 2.0),
+    "A": TVSetting(10.0, 1.0),
+    "B": TVSetting(10.0, 2.0),
+    "C": TVSetting(10.0, 2.0),
 }
 
 

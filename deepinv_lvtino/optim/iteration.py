@@ -15,7 +15,7 @@ from deepinv_lvtino.optim.damped import require_finite
 from deepinv_lvtino.optim.data_steps import DataStep, Interval
 from deepinv_lvtino.optim.noise import global_noise
 from deepinv_lvtino.optim.priors import ProductOfExperts, SAEPrior
-from deepinv_lvtino.optim.schedule import Sweep
+from deepinv_lvtino.optim.sweep import Sweep
 
 Callback = Callable[[str, Tensor], None]
 

@@ -22,18 +22,15 @@ from deepinv_lvtino.models import (
     tiny_video,
 )
 from deepinv_lvtino.optim._range import check_range
+from deepinv_lvtino.optim.calibrated import check_eta
 from deepinv_lvtino.optim.data_fidelity import GaussianLikelihood
 from deepinv_lvtino.optim.data_steps import ProximalStep, VariationStep
 from deepinv_lvtino.optim.iteration import Callback, LVTINOIteration
 from deepinv_lvtino.optim.noise import SeededNoise, check_seeds, global_noise
 from deepinv_lvtino.optim.priors import ProductOfExperts
-from deepinv_lvtino.optim.schedule import (
-    CalibratedSchedule,
-    Schedule,
-    Sweep,
-    check_eta,
-)
+from deepinv_lvtino.optim.schedule import Schedule
 from deepinv_lvtino.optim.starts import STARTS
+from deepinv_lvtino.optim.sweep import Sweep, SweepPlan
 from deepinv_lvtino.optim.tv.prox import as_variation
 from deepinv_lvtino.optim.tv.variation import Variation
 from deepinv_lvtino.physics import JPEGCompression, SeparableVideoPhysics
@@ -76,7 +73,7 @@ class LVTINO(BaseOptim):
     :param ConsistencyModel image_model: image prior. With neither, the embedded defaults
         (:func:`deepinv_lvtino.models.tiny_video` and
         :func:`deepinv_lvtino.models.tiny_image`).
-    :param Schedule schedule: times and steps; with the embedded models
+    :param Schedule, CalibratedSchedule schedule: times and steps; with the embedded models
         ``Schedule.embedded()`` by default (:meth:`Schedule.embedded` has a setting for
         each problem), else :meth:`Schedule.calibrated`.
     :param float eta: weight of the video prior, in [0, 1]; the schedule's by default. It
@@ -140,7 +137,7 @@ class LVTINO(BaseOptim):
         video_model: ConsistencyModel | None = None,
         image_model: ConsistencyModel | None = None,
         *,
-        schedule: Schedule | None = None,
+        schedule: SweepPlan | None = None,
         eta: float | None = None,
         data_fidelity: DataFidelity | Sequence[DataFidelity] | None = None,
         tv: str | Variation | None = None,
@@ -162,14 +159,13 @@ class LVTINO(BaseOptim):
             video_model, image_model = tiny_video(), tiny_image()
         if schedule is None:
             schedule = _default_schedule(video_model, image_model)
-        if not isinstance(schedule, Schedule):
+        if not isinstance(schedule, SweepPlan):
             msg = (
                 "`schedule` must be a Schedule, such as Schedule.published('A'); got "
                 f"{schedule!r}."
             )
             raise TypeError(msg)
-        if eta is None and isinstance(schedule, CalibratedSchedule):
-            eta = schedule.eta
+        eta = schedule.eta if eta is None else eta
         video_model, image_model = _weighted(video_model, image_model, eta)
         prior = ProductOfExperts(video_model, image_model)
         both = video_model is not None and image_model is not None
@@ -517,7 +513,7 @@ def _weighted(
     return (None if eta == 0 else video), (None if eta == 1 else image)
 
 
-def _default_schedule(*models: ConsistencyModel | None) -> Schedule:
+def _default_schedule(*models: ConsistencyModel | None) -> SweepPlan:
     """The tuned one for the embedded models."""
     given = [model for model in models if model is not None]
     if all(isinstance(model, TinyConsistencyModel) for model in given):

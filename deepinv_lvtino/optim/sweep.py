@@ -1,0 +1,91 @@
+r"""One sweep of the sampler, and what makes a list of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from deepinv_lvtino.models import ConsistencyModel
+from deepinv_lvtino.optim.data_steps import DataStep, Interval
+from deepinv_lvtino.utils import check_number
+
+
+@dataclass(frozen=True)
+class HalfStep:
+    r"""
+    One prior with the data step that follows it.
+
+    :param float time: time of the stochastic autoencoder, in its model's unit.
+    :param DataStep data_step: data step, or ``None`` for none.
+    :raises TypeError: if one is neither.
+    :raises ValueError: if the time is negative, or not finite.
+    """
+
+    time: float
+    data_step: DataStep | None
+
+    def __post_init__(self) -> None:
+        check_number("time", self.time, least=0.0)
+        if self.data_step is not None and not isinstance(self.data_step, DataStep):
+            msg = (
+                "`data_step` must be a DataStep, such as ProximalStep(0.01), or None; got "
+                f"{type(self.data_step).__name__}."
+            )
+            raise TypeError(msg)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    r"""
+    One sweep of the sampler: the video half, then the image half; either may be missing.
+
+    :param HalfStep video: video prior and first data step, or ``None``.
+    :param HalfStep image: image prior and second data step, or ``None``.
+    """
+
+    video: HalfStep | None = None
+    image: HalfStep | None = None
+
+
+@runtime_checkable
+class SweepPlan(Protocol):
+    r"""
+    What :class:`LVTINO` needs of a schedule: the sweeps for the models at hand.
+
+    :class:`Schedule` and :class:`CalibratedSchedule` are such plans.
+    """
+
+    @property
+    def init(self) -> str:
+        r"""Where the run starts unless it is told: a name among ``STARTS``."""
+
+    @property
+    def clamp(self) -> Interval:
+        r"""Interval that intermediate videos are projected to, or ``None``."""
+
+    @property
+    def init_clamp(self) -> Interval:
+        r"""Interval that the start is projected to; ``None`` for that of the others."""
+
+    @property
+    def eta(self) -> float | None:
+        r"""Weight of the video prior that it was made for; ``None`` if it has none."""
+
+    @property
+    def num_steps(self) -> int:
+        r"""Number of sweeps."""
+
+    def resolve(
+        self,
+        video_model: ConsistencyModel | None,
+        image_model: ConsistencyModel | None,
+        eta: float | None = None,
+    ) -> tuple[Sweep, ...]:
+        r"""
+        The sweeps for given models.
+
+        :param ConsistencyModel video_model: video model, or ``None``.
+        :param ConsistencyModel image_model: image model, or ``None``.
+        :param float eta: weight of the video prior; its own by default.
+        :return: (tuple[Sweep, ...]) the sweeps, each with something to do.
+        """
