@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from deepinv.optim import L2
+from deepinv.optim.data_fidelity import L1
+from deepinv.physics import Physics, StackedLinearPhysics
 from torch import Tensor
 
 from deepinv_lvtino import LVTINO, Schedule
@@ -19,12 +21,18 @@ from deepinv_lvtino.optim import (
     CalibratedSchedule,
     ConjugateGradientStep,
     GammaStep,
+    GaussianLikelihood,
+    Half,
     HalfStep,
+    LandweberStep,
     LVTINOIteration,
     PrimalDualTVStep,
+    ProductOfExperts,
     ProximalStep,
     Sweep,
     SweepPlan,
+    TemporalVariation,
+    VariationStep,
 )
 from deepinv_lvtino.physics import TemporalBlur, make_problem
 from deepinv_lvtino.physics.problems import find_problem
@@ -136,6 +144,26 @@ def test_explicit():
         Schedule([Sweep()])
 
 
+def test_halves_know_their_expert():
+    video, image = HalfStep(300.0, ProximalStep(0.02)), HalfStep(200.0, GammaStep(3.0))
+    sweep = Sweep(video, image)
+    assert sweep.halves == (
+        Half("video", 300.0, ProximalStep(0.02)),
+        Half("image", 200.0, GammaStep(3.0)),
+    )
+    assert [half.expert for half in Sweep(image=image).halves] == ["image"]
+    assert Sweep().halves == ()
+    assert sweep.with_data_step(0, GammaStep(1.0)) == Sweep(
+        HalfStep(300.0, GammaStep(1.0)), image
+    )
+    assert sweep.with_data_step(-1, None) == Sweep(video, HalfStep(200.0, None))
+    assert Sweep(video).with_data_step(-1, None) == Sweep(HalfStep(300.0, None))
+    product = ProductOfExperts(models()[0], None)
+    assert product.expert("video") is product.video
+    with pytest.raises(ValueError, match="`name` must be that of an expert"):
+        product.expert("image")
+
+
 class OneVideoStep:
     r"""A plan of sweeps that is neither of the package's."""
 
@@ -244,6 +272,33 @@ def test_proximal_steps():
             ProximalStep(wrong)
         with pytest.raises(ValueError, match="`gamma` must be positive"):
             GammaStep(wrong)
+
+
+def test_a_proximal_step_knows_the_operators_that_have_one():
+    class Squared(Physics):
+        def A(self, x, **kwargs):
+            return x**2
+
+    physics, *_ = setting()
+    step, jpeg = ProximalStep(0.1), make_problem("jpeg", (1, 4, 8, 8))
+    step.check(physics, L2())
+    step.check(StackedLinearPhysics([physics, physics]), L2())
+    for other in (Squared(), jpeg):
+        for fidelity in (L2(), GaussianLikelihood()):
+            with pytest.raises(NotImplementedError, match="LandweberStep"):
+                step.check(other, fidelity)
+        step.check(other, L1())  # which has a proximal step of its own
+        LandweberStep(3).check(other, L2())
+
+
+def test_variation_needs_a_step_that_can_take_it():
+    half, variation = HalfStep(300.0, None), TemporalVariation()
+    with pytest.raises(ValueError, match="`tv` needs a data step in the first half"):
+        LVTINO(*models(), schedule=Schedule([Sweep(half)]), tv=variation)
+    with pytest.raises(ValueError, match="got a GammaStep, which says itself"):
+        GammaStep(1.0).with_variation(variation, 1.0, {})
+    step = ProximalStep(0.1).with_variation(variation, 2.0, {"tol": 1e-2})
+    assert step == VariationStep(0.1, variation, 2.0, {"tol": 1e-2})
 
 
 def test_conjugate_gradient_step_ends_where_its_equation_holds():

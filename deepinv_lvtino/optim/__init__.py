@@ -38,7 +38,7 @@ from deepinv_lvtino.optim.starts import (
     motion_start,
     proximal_start,
 )
-from deepinv_lvtino.optim.sweep import HalfStep, Sweep, SweepPlan
+from deepinv_lvtino.optim.sweep import Half, HalfStep, Sweep, SweepPlan
 from deepinv_lvtino.optim.tv import (
     AbstractVariation,
     Motion,
@@ -73,6 +73,7 @@ __all__ = [
     "DataStepError",
     "GammaStep",
     "GaussianLikelihood",
+    "Half",
     "HalfStep",
     "LVTINOIteration",
     "LandweberStep",

@@ -106,6 +106,19 @@ def prox_l2(
     return u
 
 
+def has_prox(physics: Physics) -> bool:
+    r"""
+    Whether :func:`prox_l2` can be asked of an operator.
+
+    :param deepinv.physics.Physics physics: measurement operator, which says so itself if
+        it has an attribute ``has_prox``.
+    :return: (bool) whether it has a proximal step.
+    """
+    if isinstance(physics, StackedPhysics):
+        return True
+    return bool(getattr(physics, "has_prox", hasattr(physics, "prox_l2")))
+
+
 def _first(y: Tensor | TensorList) -> Tensor:
     return y[0] if isinstance(y, TensorList) else y
 

@@ -19,7 +19,12 @@ from deepinv.optim.data_fidelity import L2
 from deepinv.physics import Physics
 from torch import Tensor
 
-from deepinv_lvtino.optim.data_fidelity import data_weight, prox_l2
+from deepinv_lvtino.optim.data_fidelity import (
+    GaussianLikelihood,
+    data_weight,
+    has_prox,
+    prox_l2,
+)
 from deepinv_lvtino.optim.tv.problem import TVOptions, TVProblem
 from deepinv_lvtino.optim.tv.solve import solve_l2_tv
 from deepinv_lvtino.optim.tv.variation import (
@@ -99,6 +104,35 @@ class DataStep(ABC):
         """
         return self(z, y, physics, data_fidelity), state
 
+    def check(self, physics: Physics, data_fidelity: DataFidelity) -> None:
+        r"""
+        Refuse an operator for which there is no such step, before anything is computed.
+
+        :param deepinv.physics.Physics physics: measurement operator.
+        :param deepinv.optim.DataFidelity data_fidelity: :math:`g_y`.
+        :raises NotImplementedError: if there is none.
+        """
+        return
+
+    def with_variation(
+        self, variation: Variation, weight: float, options: dict[str, Any]
+    ) -> DataStep:
+        r"""
+        This step with total variation in what it minimises.
+
+        :param Variation variation: the total variation.
+        :param float weight: :math:`\lambda`, per unit of intensity.
+        :param dict options: see :class:`VariationStep`.
+        :return: (:class:`DataStep`) the step.
+        :raises ValueError: if it minimises something of its own.
+        """
+        msg = (
+            "`tv` needs a schedule with proximal steps (Schedule.calibrated, or "
+            f"numbers in Schedule.explicit); got a {type(self).__name__}, "
+            "which says itself what it solves."
+        )
+        raise ValueError(msg)
+
 
 @dataclass(frozen=True)
 class ProximalStep(DataStep):
@@ -126,6 +160,22 @@ class ProximalStep(DataStep):
             weight = self.stepsize * data_fidelity.norm
             return prox_l2(physics, z, y, weight)
         return data_fidelity.prox(z, y, physics, gamma=self.stepsize)
+
+    def check(self, physics: Physics, data_fidelity: DataFidelity) -> None:
+        quadratic = isinstance(data_fidelity, (GaussianLikelihood, L2))
+        if quadratic and not has_prox(physics):
+            msg = (
+                f"`physics` ({type(physics).__name__}) is not linear and has no "
+                "proximal step, but the data steps of `schedule` are such; for "
+                'JPEG use `schedule=Schedule.published("jpeg")`, else data steps '
+                "of the kind `deepinv_lvtino.optim.LandweberStep`."
+            )
+            raise NotImplementedError(msg)
+
+    def with_variation(
+        self, variation: Variation, weight: float, options: dict[str, Any]
+    ) -> VariationStep:
+        return VariationStep(self.stepsize, variation, weight, options)
 
 
 @dataclass(frozen=True)

@@ -86,16 +86,11 @@ class LVTINOIteration(OptimIterator):
         clamp: Interval = cur_params["clamp"]
         if index == first:
             tell("start", x)
-        for name, expert, half in (
-            ("video", cur_prior.video, sweep.video),
-            ("image", cur_prior.image, sweep.image),
-        ):
-            if half is None:
-                continue
-            label = f"k{index}/{name}"
+        for half in sweep.halves:
+            label = f"k{index}/{half.expert}"
             x = self.g_step(
                 x,
-                expert,
+                cur_prior.expert(half.expert),
                 half.time,
                 lambda like, label=label: noise_source(label, like),
                 clamp,

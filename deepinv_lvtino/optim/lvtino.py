@@ -3,16 +3,13 @@ r"""The LVTINO reconstructor."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from deepinv.loss.metric import Metric
 from deepinv.optim import BaseOptim, DataFidelity
-from deepinv.optim.data_fidelity import L2
-from deepinv.physics import Physics, StackedPhysics
+from deepinv.physics import Physics
 from deepinv.sampling.utils import Welford
-from deepinv.utils import TensorList
 from torch import Tensor
 
 from deepinv_lvtino.models import (
@@ -21,29 +18,18 @@ from deepinv_lvtino.models import (
     tiny_image,
     tiny_video,
 )
-from deepinv_lvtino.optim._range import check_range
+from deepinv_lvtino.optim._measured import check_measurement, check_start
 from deepinv_lvtino.optim.calibrated import check_eta
 from deepinv_lvtino.optim.data_fidelity import GaussianLikelihood
-from deepinv_lvtino.optim.data_steps import ProximalStep, VariationStep
 from deepinv_lvtino.optim.iteration import Callback, LVTINOIteration
-from deepinv_lvtino.optim.noise import SeededNoise, check_seeds, global_noise
+from deepinv_lvtino.optim.noise import NoiseSource, Seed, check_seeds, noise_source_of
 from deepinv_lvtino.optim.priors import ProductOfExperts
 from deepinv_lvtino.optim.schedule import Schedule
-from deepinv_lvtino.optim.starts import STARTS
+from deepinv_lvtino.optim.starts import STARTS, Init, named_start
 from deepinv_lvtino.optim.sweep import Sweep, SweepPlan
 from deepinv_lvtino.optim.tv.prox import as_variation
 from deepinv_lvtino.optim.tv.variation import Variation
-from deepinv_lvtino.physics import JPEGCompression, SeparableVideoPhysics
-from deepinv_lvtino.utils import (
-    check_clamp,
-    check_integer,
-    check_tensor,
-    check_video,
-)
-
-NoiseSource = Callable[[str, Tensor], Tensor]
-Seed = int | Sequence[int]
-Init = str | Tensor | Callable[[Tensor, Physics], Any]
+from deepinv_lvtino.utils import check_clamp, check_integer
 
 
 class LVTINO(BaseOptim):
@@ -184,7 +170,7 @@ class LVTINO(BaseOptim):
                 sweeps, tv, lambda_reg, {"tol": 1e-3} | (tv_options or {})
             )
         if not final_data_step:
-            sweeps = (*sweeps[:-1], _without_last_data_step(sweeps[-1]))
+            sweeps = (*sweeps[:-1], sweeps[-1].with_data_step(-1, None))
         start_clamp = clamp
         if clamp is None:
             clamp, start_clamp = schedule.clamp, schedule.init_clamp or schedule.clamp
@@ -203,7 +189,7 @@ class LVTINO(BaseOptim):
             max_iter=len(sweeps),
             early_stop=False,
             custom_metrics=custom_metrics,
-            custom_init=_as_init(schedule.init if init is None else init),
+            custom_init=named_start(schedule.init if init is None else init),
             get_output=get_output,
             verbose=verbose or show_progress_bar,
             show_progress_bar=show_progress_bar,
@@ -213,18 +199,15 @@ class LVTINO(BaseOptim):
         self.video_model = video_model
         self.image_model = image_model
         self.schedule = schedule
+        noise_source_of(seed, noise_source)  # refuses both
         self.noise_source = noise_source
-        _one_source(seed, noise_source)
         self.seed = None if seed is None else check_seeds("seed", seed)
         self.eval()
 
     @property
     def num_evaluations(self) -> int:
         r"""Network evaluations of one call (published: 9, or 5 for LVTINO-V)."""
-        return sum(
-            (sweep.video is not None) + (sweep.image is not None)
-            for sweep in self.init_params_algo["sweep"]
-        )
+        return sum(len(sweep.halves) for sweep in self.init_params_algo["sweep"])
 
     def forward(
         self,
@@ -280,7 +263,7 @@ class LVTINO(BaseOptim):
         return super().forward(
             y,
             physics,
-            init=_as_init(init) if isinstance(init, str) else init,
+            init=named_start(init) if isinstance(init, str) else init,
             x_gt=x_gt,
             compute_metrics=compute_metrics,
             noise_source=self._noise(seed, noise_source),
@@ -322,7 +305,7 @@ class LVTINO(BaseOptim):
             msg = f"`num_samples` must be 1 or more; got {num_samples}."
             raise ValueError(msg)
         noise = self._noise(seed, noise_source)
-        start: Any = self.custom_init if init is None else _as_init(init)
+        start: Any = self.custom_init if init is None else named_start(init)
         if any(start is named for named in STARTS.values()):
             self._check_call(y, physics)
             with torch.no_grad():  # the same for every run: computed once
@@ -358,33 +341,7 @@ class LVTINO(BaseOptim):
         """
         X = super().init_iterate_fn(y, physics, init=init, cost_fn=cost_fn)
         x = X["est"][0]
-        size = getattr(physics, "img_size", None)
-        check_video("init", x, size=size if size and len(size) == 4 else None)
-        parts = list(y) if isinstance(y, TensorList) else [y]
-        if len(x) != len(parts[0]):
-            msg = (
-                f"`init` holds {len(x)} videos for {len(parts[0])} measurements in `y`."
-            )
-            raise ValueError(msg)
-        if x.device != parts[0].device:
-            msg = f"`init` is on {x.device} but `y` is on {parts[0].device}; move it."
-            raise ValueError(msg)
-        if not bool(torch.isfinite(x).all()):
-            msg = (
-                "`init` must be finite; it holds NaN or infinity. Replace those values."
-            )
-            raise ValueError(msg)
-        if not isinstance(physics, SeparableVideoPhysics):  # which checks sizes itself
-            measured = physics.A(x)
-            found = list(measured) if isinstance(measured, TensorList) else [measured]
-            expected = [tuple(part.shape) for part in parts]
-            if [tuple(part.shape) for part in found] != expected:
-                msg = (
-                    f"`y` has shape {expected}, but the physics turns the start, of shape "
-                    f"{tuple(x.shape)}, into {[tuple(part.shape) for part in found]}. Give "
-                    "the physics of this measurement."
-                )
-                raise ValueError(msg)
+        check_start(x, y, physics)
         clamp = self.update_params_fn(0)["init_clamp"]
         if clamp is not None and "first_sweep" not in X:
             X["est"] = (x.clamp(*clamp), *X["est"][1:])
@@ -414,12 +371,9 @@ class LVTINO(BaseOptim):
         self, seed: Seed | None, noise_source: NoiseSource | None
     ) -> NoiseSource:
         """Noise of one call: what the call says, else what the solver says."""
-        _one_source(seed, noise_source)
         if seed is None and noise_source is None:
             seed, noise_source = self.seed, self.noise_source
-        if noise_source is not None:
-            return noise_source
-        return global_noise if seed is None else SeededNoise(seed)
+        return noise_source_of(seed, noise_source)
 
     def _check_call(self, y: Tensor, physics: Physics) -> None:
         """Refuse what no run can use, before anything is computed."""
@@ -429,74 +383,12 @@ class LVTINO(BaseOptim):
                 f"{type(physics).__name__}."
             )
             raise TypeError(msg)
-        self._check_steps(physics)
-        if isinstance(physics, SeparableVideoPhysics):
-            check_video("y", y, size=physics.measurement_size, like=physics.mask)
-        for part in y if isinstance(y, TensorList) else (y,):
-            self._check_measurement(part, physics)
-
-    def _check_steps(self, physics: Physics) -> None:
-        """Refuse steps that the operator cannot take, before any model is evaluated."""
-        unable = isinstance(physics, JPEGCompression) or not (
-            hasattr(physics, "prox_l2") or isinstance(physics, StackedPhysics)
-        )
-        quadratic = all(
-            isinstance(part, (GaussianLikelihood, L2)) for part in self.data_fidelity
-        )
-        if not (unable and quadratic):
-            return
-        for sweep in self.init_params_algo["sweep"]:
-            for half in (sweep.video, sweep.image):
-                if half is not None and isinstance(half.data_step, ProximalStep):
-                    msg = (
-                        f"`physics` ({type(physics).__name__}) is not linear and has no "
-                        "proximal step, but the data steps of `schedule` are such; for "
-                        'JPEG use `schedule=Schedule.published("jpeg")`, else data steps '
-                        "of the kind `deepinv_lvtino.optim.LandweberStep`."
-                    )
-                    raise NotImplementedError(msg)
-
-    def _check_measurement(self, y: Tensor, physics: Physics) -> None:
-        check_tensor("y", y)
-        if not y.is_floating_point() and not y.is_complex():
-            msg = (
-                f"`y` must be floating point with values in [0, 1]; got {y.dtype}. "
-                "Convert 8-bit measurements with `y.float() / 255`."
-            )
-            raise TypeError(msg)
-        if y.numel() == 0:
-            msg = f"`y` is empty: shape {tuple(y.shape)}."
-            raise ValueError(msg)
-        owners = (physics, self.video_model, self.image_model)
-        for name, owner in zip(
-            ("physics", "video_model", "image_model"), owners, strict=True
-        ):
-            for tensor in _tensors(owner):
-                if tensor.device != y.device:
-                    msg = (
-                        f"`y` is on {y.device} but `{name}` is on {tensor.device}. Move "
-                        "one of them with `.to(...)`."
-                    )
-                    raise ValueError(msg)
-        if not bool(torch.isfinite(y).all()):
-            msg = "`y` must be finite; it holds NaN or infinity. Replace those values."
-            raise ValueError(msg)
-        check_range("y", y, physics, self.data_fidelity[0])
-
-
-def _tensors(module: torch.nn.Module | None) -> list[Tensor]:
-    """Parameters and buffers; DeepInverse's stacks keep their parts in a list."""
-    if module is None or getattr(module, "follows_device", False):
-        return []
-    parts = module.physics_list if isinstance(module, StackedPhysics) else [module]
-    # DeepInverse's marker of a device is on the CPU where no device was named, also
-    # in an operator whose parts are all elsewhere
-    return [
-        tensor
-        for part in parts
-        for name, tensor in (*part.named_parameters(), *part.named_buffers())
-        if name.rpartition(".")[2] != "_device_holder"
-    ]
+        for k, sweep in enumerate(self.init_params_algo["sweep"]):
+            for half in sweep.halves:
+                if half.data_step is not None:
+                    half.data_step.check(physics, self.update_data_fidelity_fn(k))
+        models = {"video_model": self.video_model, "image_model": self.image_model}
+        check_measurement(y, physics, self.data_fidelity[0], models)
 
 
 def _weighted(
@@ -537,41 +429,15 @@ def _with_variation(
             f"{len(lambda_reg)}."
         )
         raise ValueError(msg)
-    result = []
+    varied = []
     for sweep, weight in zip(sweeps, lambda_reg, strict=True):
-        name = "image" if sweep.video is None else "video"
-        half = getattr(sweep, name)
-        if not isinstance(half.data_step, ProximalStep):
+        step = sweep.halves[0].data_step
+        if step is None:
             msg = (
-                "`tv` needs a schedule with proximal steps (Schedule.calibrated, or "
-                f"numbers in Schedule.explicit); got a {type(half.data_step).__name__}, "
-                "which says itself what it solves."
+                "`tv` needs a data step in the first half of every sweep of `schedule`; "
+                "one is None. Give a step, such as ProximalStep(0.01)."
             )
             raise ValueError(msg)
-        step = VariationStep(half.data_step.stepsize, variation, weight, options)
-        result.append(replace(sweep, **{name: replace(half, data_step=step)}))
-    return tuple(result)
-
-
-def _without_last_data_step(sweep: Sweep) -> Sweep:
-    name = "video" if sweep.image is None else "image"
-    return replace(sweep, **{name: replace(getattr(sweep, name), data_step=None)})
-
-
-def _one_source(seed: Seed | None, noise_source: NoiseSource | None) -> None:
-    if seed is not None and noise_source is not None:
-        msg = "`seed` and `noise_source` both say where noise comes from; give one."
-        raise ValueError(msg)
-
-
-def _as_init(init: Init) -> Tensor | Callable[[Tensor, Physics], Any]:
-    if not isinstance(init, str):
-        return init
-    if init not in STARTS:
-        names = ", ".join(map(repr, STARTS))
-        msg = (
-            f"`init` must be {names}, a video or a function init(y, physics); got "
-            f"{init!r}."
-        )
-        raise ValueError(msg)
-    return STARTS[init]
+        step = step.with_variation(variation, weight, options)
+        varied.append(sweep.with_data_step(0, step))
+    return tuple(varied)

@@ -2,13 +2,19 @@ r"""Where the sampler's noise comes from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from deepinv_lvtino.utils import check_seed
+
+#: From the label of a draw and a tensor to standard normal noise like it.
+NoiseSource = Callable[[str, Tensor], Tensor]
+
+#: One seed, or one per element of the batch.
+Seed = int | Sequence[int]
 
 
 def element_seed(seed: int, index: int) -> int:
@@ -97,6 +103,23 @@ class SeededNoise:
             seed = element_seed(seed, index) if isinstance(seed, int) else seed[index]
             self._generators[key] = torch.Generator(device).manual_seed(seed)
         return self._generators[key]
+
+
+def noise_source_of(seed: Seed | None, noise_source: NoiseSource | None) -> NoiseSource:
+    r"""
+    The source of noise that is asked for.
+
+    :param int, Sequence[int] seed: seed of a :class:`SeededNoise`, or ``None``.
+    :param Callable noise_source: the source itself, or ``None``.
+    :return: (Callable) the source; :func:`global_noise` if nothing is asked for.
+    :raises ValueError: if both are given.
+    """
+    if seed is not None and noise_source is not None:
+        msg = "`seed` and `noise_source` both say where noise comes from; give one."
+        raise ValueError(msg)
+    if noise_source is not None:
+        return noise_source
+    return global_noise if seed is None else SeededNoise(seed)
 
 
 def check_seeds(name: str, seed: int | Sequence[int]) -> int | tuple[int, ...]:

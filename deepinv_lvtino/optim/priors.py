@@ -87,6 +87,20 @@ class ProductOfExperts(Prior):
         self.video = None if video is None else SAEPrior(video)
         self.image = None if image is None else SAEPrior(image)
 
+    def expert(self, name: str) -> SAEPrior:
+        r"""
+        One of the experts.
+
+        :param str name: ``'video'`` or ``'image'``.
+        :return: (:class:`SAEPrior`) the expert.
+        :raises ValueError: if there is none of that name.
+        """
+        found = {"video": self.video, "image": self.image}.get(name)
+        if found is None:
+            msg = f"`name` must be that of an expert of this product; got {name!r}."
+            raise ValueError(msg)
+        return found
+
     def prox(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         r"""
         Not available for the product.

@@ -66,9 +66,7 @@ class Schedule:
             )
             raise TypeError(msg)
         object.__setattr__(self, "sweeps", tuple(self.sweeps))
-        if not self.sweeps or any(
-            sweep.video is None and sweep.image is None for sweep in self.sweeps
-        ):
+        if not all(sweep.halves for sweep in self.sweeps) or not self.sweeps:
             msg = "`sweeps` must hold one sweep or more, each with a half-step to do."
             raise ValueError(msg)
 
@@ -111,7 +109,7 @@ class Schedule:
             )
             for sweep in self.sweeps
         ]
-        kept = [sweep for sweep in kept if sweep != Sweep()]
+        kept = [sweep for sweep in kept if sweep.halves]
         if not kept:
             msg = "`schedule` has no half-step for the given models."
             raise ValueError(msg)

@@ -8,6 +8,7 @@ name. They can be called by themselves, as baselines or to be looked at.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from deepinv.optim.data_fidelity import L2
 from deepinv.physics import Physics
@@ -20,6 +21,9 @@ from deepinv_lvtino.optim.measured_frames import frame_centres, spatial_part
 from deepinv_lvtino.optim.motion_tv import MotionTV
 from deepinv_lvtino.optim.variation_start import by_noise, tv_start, variation_weight
 from deepinv_lvtino.physics import SeparableVideoPhysics
+
+#: A start: its name, a video, or a function ``(y, physics)``.
+Init = str | Tensor | Callable[[Tensor, Physics], Any]
 
 #: Weight of the data in :func:`proximal_start`, published.
 PROXIMAL_GAMMA = 200.0
@@ -134,6 +138,26 @@ STARTS: dict[str, Callable[[Tensor, Physics], Tensor]] = {
     "motion": motion_start,
     "interpolate": interpolate,
 }
+
+
+def named_start(init: Init) -> Tensor | Callable[[Tensor, Physics], Any]:
+    r"""
+    A start by name, or what else may stand for one.
+
+    :param str, torch.Tensor, Callable init: name among ``STARTS``, video or function.
+    :return: (torch.Tensor | Callable) the function of that name; anything else as it is.
+    :raises ValueError: if the name is unknown.
+    """
+    if not isinstance(init, str):
+        return init
+    if init not in STARTS:
+        names = ", ".join(map(repr, STARTS))
+        msg = (
+            f"`init` must be {names}, a video or a function init(y, physics); got "
+            f"{init!r}."
+        )
+        raise ValueError(msg)
+    return STARTS[init]
 
 
 def _resample(x: Tensor, centres: Tensor, frames: int) -> Tensor:

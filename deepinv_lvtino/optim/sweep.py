@@ -3,7 +3,7 @@ r"""One sweep of the sampler, and what makes a list of them."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from deepinv_lvtino.models import ConsistencyModel
 from deepinv_lvtino.optim.data_steps import DataStep, Interval
@@ -34,6 +34,20 @@ class HalfStep:
             raise TypeError(msg)
 
 
+class Half(NamedTuple):
+    r"""
+    A half-step with the expert that takes it.
+
+    :param str expert: ``'video'`` or ``'image'``, as in :class:`ProductOfExperts`.
+    :param float time: time of the stochastic autoencoder, in its model's unit.
+    :param DataStep data_step: data step that follows, or ``None`` for none.
+    """
+
+    expert: str
+    time: float
+    data_step: DataStep | None
+
+
 @dataclass(frozen=True)
 class Sweep:
     r"""
@@ -45,6 +59,31 @@ class Sweep:
 
     video: HalfStep | None = None
     image: HalfStep | None = None
+
+    @property
+    def halves(self) -> tuple[Half, ...]:
+        r"""The halves that there are, in order."""
+        named = (("video", self.video), ("image", self.image))
+        return tuple(
+            Half(expert, step.time, step.data_step)
+            for expert, step in named
+            if step is not None
+        )
+
+    def with_data_step(self, index: int, data_step: DataStep | None) -> Sweep:
+        r"""
+        The same sweep with another data step in one of its halves.
+
+        :param int index: which of :attr:`halves`; -1 for the last.
+        :param DataStep data_step: the data step, or ``None`` for none.
+        :return: (:class:`Sweep`) the sweep.
+        """
+        steps = {
+            half.expert: HalfStep(half.time, half.data_step) for half in self.halves
+        }
+        half = self.halves[index]
+        steps[half.expert] = HalfStep(half.time, data_step)
+        return Sweep(steps.get("video"), steps.get("image"))
 
 
 @runtime_checkable

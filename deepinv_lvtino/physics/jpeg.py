@@ -71,6 +71,9 @@ class JPEGCompression(Physics):
 
     img_size: Any  # (C, T, H, W), or None
 
+    #: There is no proximal step: :meth:`prox_l2` says so.
+    has_prox = False
+
     def __init__(
         self,
         quality: int = 10,
