@@ -19,8 +19,8 @@ class Variation(AbstractVariation, Prior):
     r"""
     Total variation :math:`\sum |K u|` for some difference operator :math:`K`.
 
-    A subclass gives :math:`K` (:meth:`differences`), its adjoint, the bound of its norm,
-    and what :math:`|\cdot|` means. The proximal step is
+    A subclass gives what :class:`AbstractVariation` lists: :math:`K`, its adjoint, the
+    bound of its norm, and what :math:`|\cdot|` means. The proximal step is
     :func:`deepinv_lvtino.optim.prox_l2_tv` without a measurement.
     """
 
