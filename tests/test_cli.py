@@ -13,7 +13,7 @@ from PIL import Image
 
 from deepinv_lvtino import make_problem
 from deepinv_lvtino.cli import main
-from deepinv_lvtino.cli._arguments import build_parser
+from deepinv_lvtino.cli._parser import build_parser
 from deepinv_lvtino.cli._picture import enlarge_measurement
 from deepinv_lvtino.datasets import procedural_clip, read_video, write_video
 from deepinv_lvtino.physics.functional import ALIGNMENTS

@@ -16,7 +16,7 @@ import torch
 import checkpoints
 import deepinv_lvtino
 from deepinv_lvtino import cli, make_problem
-from deepinv_lvtino.cli._arguments import build_parser
+from deepinv_lvtino.cli._parser import build_parser
 from deepinv_lvtino.datasets import procedural_clip, write_video
 from deepinv_lvtino.models import (
     SDXLConsistencyModel,
@@ -203,6 +203,8 @@ def test_models_of_the_guide_work(
 SIZE, FRAMES = (32, 48), 9
 REPLACED = {"--size": f"{SIZE[1]}x{SIZE[0]}", "--frames": str(FRAMES), "--samples": "2"}
 REPLACED_FOR_BENCHMARK = REPLACED | {"--frames": "4", "--count": "1"}
+REPLACED_FOR_TUNE = {name: REPLACED[name] for name in ("--size", "--frames")}
+REPLACED_FOR_TUNE |= {"--trials": "2"}
 #: Commands that reach out of the folder they run in, or belong to other tests.
 LEFT_OUT = ("pip", "tox", "venv", "source", "download")
 #: Scores whose networks have weights to fetch.
@@ -237,7 +239,8 @@ def provide_inputs(words: list[str], weights: Path) -> None:
 
 def made_small(words: list[str]) -> list[str]:
     r"""The command with a small size, few frames and few samples."""
-    replaced = REPLACED_FOR_BENCHMARK if words[1] == "benchmark" else REPLACED
+    others = {"benchmark": REPLACED_FOR_BENCHMARK, "tune": REPLACED_FOR_TUNE}
+    replaced = others.get(words[1], REPLACED)
     result = [
         replaced.get(before, word)
         for before, word in zip(["", *words[:-1]], words, strict=True)
@@ -245,7 +248,7 @@ def made_small(words: list[str]) -> list[str]:
     ]
     if "wan" in words and words[1] != "info" and "--weights" not in words:
         result += ["--weights", "weights"]
-    if words[1] in ("demo", "benchmark"):
+    if words[1] in ("demo", "benchmark", "tune"):
         for option, value in replaced.items():
             if option not in words:
                 result += [option, value]

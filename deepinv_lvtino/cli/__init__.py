@@ -16,8 +16,8 @@ from contextlib import contextmanager
 
 from deepinv_lvtino._allocator import keep_freed_memory
 from deepinv_lvtino._signals import Interrupted, stops_as_exceptions
-from deepinv_lvtino.cli._arguments import build_parser
 from deepinv_lvtino.cli._errors import UserError
+from deepinv_lvtino.cli._parser import build_parser
 
 __all__ = ["main"]
 

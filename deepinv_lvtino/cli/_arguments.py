@@ -52,31 +52,6 @@ pixel grids (--grid): where the pixels of a small video lie on the large one
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    r"""
-    Parser of the command line.
-
-    :return: (argparse.ArgumentParser) the parser.
-    """
-    parser = argparse.ArgumentParser(
-        prog="deepinv-lvtino",
-        description="Zero-shot video restoration with the LVTINO sampler.",
-        epilog="Each command lists its options: deepinv-lvtino COMMAND --help",
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _restore(commands)
-    _degrade(commands)
-    _demo(commands)
-    _estimate(commands)
-    _download(commands)
-    _info(commands)
-    # which uses the helpers below
-    from deepinv_lvtino.cli._benchmark_arguments import add_benchmark
-
-    add_benchmark(commands)
-    return parser
-
-
 def _command(
     commands: argparse._SubParsersAction, name: str, **texts: Any
 ) -> argparse.ArgumentParser:
@@ -89,7 +64,7 @@ def _command(
     )
 
 
-def _restore(commands: argparse._SubParsersAction) -> None:
+def add_restore(commands: argparse._SubParsersAction) -> None:
     parser = _command(
         commands,
         "restore",
@@ -129,6 +104,12 @@ the result is a guess). A report of `degrade` beside INPUT gives the default opt
     )
     _solver(parser, samples=1)
     parser.add_argument(
+        "--settings",
+        metavar="FILE",
+        help="settings of `tune`, in place of those that the package has (without --steps "
+        "and --eta)",
+    )
+    parser.add_argument(
         "--bits",
         type=int,
         choices=(8, 10),
@@ -141,7 +122,7 @@ the result is a guess). A report of `degrade` beside INPUT gives the default opt
     _common(parser)
 
 
-def _degrade(commands: argparse._SubParsersAction) -> None:
+def add_degrade(commands: argparse._SubParsersAction) -> None:
     parser = _command(
         commands,
         "degrade",
@@ -167,7 +148,7 @@ it <stem>.json, which `restore` reads.""",
     _common(parser)
 
 
-def _demo(commands: argparse._SubParsersAction) -> None:
+def add_demo(commands: argparse._SubParsersAction) -> None:
     parser = _command(
         commands,
         "demo",
@@ -205,7 +186,7 @@ and restored.json.""",
     _common(parser)
 
 
-def _estimate(commands: argparse._SubParsersAction) -> None:
+def add_estimate(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "estimate",
         help="noise level and blur width of a file",
@@ -232,7 +213,7 @@ how sure it is. Nothing is written.""",
     _conversions(parser)
 
 
-def _download(commands: argparse._SubParsersAction) -> None:
+def add_download(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "download",
         help="fetch the weights of the published models",
@@ -255,7 +236,7 @@ def _download(commands: argparse._SubParsersAction) -> None:
     _offline(parser)
 
 
-def _info(commands: argparse._SubParsersAction) -> None:
+def add_info(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "info",
         help="versions, devices, problems and models",

@@ -40,12 +40,14 @@ from deepinv_lvtino.cli._setup import (
 from deepinv_lvtino.cli._solve import (
     base_report,
     check_windows,
+    load_settings,
     make_solver,
     output_files,
     print_scores,
     restore_and_write,
     warn_if_unexplained,
 )
+from deepinv_lvtino.cli._tune import tune as tune
 from deepinv_lvtino.datasets import procedural_clip, read_video, write_video
 from deepinv_lvtino.estimate import (
     LEAST_GAIN,
@@ -76,6 +78,7 @@ def restore(arguments: argparse.Namespace) -> None:
             )
             raise UserError(msg)
         check_windows(arguments)
+        load_settings(arguments)
         check_model(arguments)
         device = choose_device(arguments.device)
         solver = make_solver(arguments, device)

@@ -38,6 +38,7 @@ from deepinv_lvtino.models.adapter import measure_pixel_scales
 from deepinv_lvtino.optim import CalibratedSchedule, SweepPlan, Windowed
 from deepinv_lvtino.optim.calibrated import DEFAULT_ETA
 from deepinv_lvtino.optim.published import PUBLISHED_PROBLEMS
+from deepinv_lvtino.optim.settings import Settings
 from deepinv_lvtino.physics.problems import Problem
 
 #: Residual in units of the noise level from which on the operator is in doubt.
@@ -72,20 +73,48 @@ def solver_for(arguments: argparse.Namespace, task: AnyTask, solver: LVTINO) -> 
     """The solver with the schedule of a problem, and the models asked for."""
     video, image = solver.video_model, solver.image_model
     published = _is_published(arguments)
-    schedule = _schedule_for(arguments, task.problem, solver.schedule, published)
+    given = load_settings(arguments)
+    options: dict[str, Any]
+    if given is not None and task.problem.linear:
+        options = given.options
+    elif given is not None:
+        msg = (
+            f"--settings cannot be followed for problem {task.problem.name}, which is not "
+            "linear: its schedule is the published one. Leave it out."
+        )
+        raise UserError(msg)
+    else:
+        asked = solver.schedule
+        options = {"schedule": _schedule_for(arguments, task.problem, asked, published)}
     if published:
         print("loading the published models", flush=True)
         video, image = published_models(arguments, task.device)
-        if isinstance(schedule, CalibratedSchedule):
+        if isinstance(options["schedule"], CalibratedSchedule):
             measure_pixel_scales((video, image), *task.excerpt(), arguments.seed)
     with user_errors():
         return LVTINO(
             video,
             image,
-            schedule=schedule,
+            **options,
             seed=arguments.seed,
             show_progress_bar=sys.stderr.isatty(),
         )
+
+
+def load_settings(arguments: argparse.Namespace) -> Settings | None:
+    """What ``--settings`` names, and nothing that contradicts it."""
+    path = getattr(arguments, "settings", None)
+    if path is None:
+        return None
+    for option, value in (("--steps", arguments.steps), ("--eta", arguments.eta)):
+        if value is not None:
+            msg = f"--settings has what {option} says, too. Leave one of them out."
+            raise UserError(msg)
+    if _is_published(arguments):
+        msg = "--settings are of the embedded models: leave out --model, or --settings."
+        raise UserError(msg)
+    with user_errors():
+        return Settings.load(path)
 
 
 def _is_published(arguments: argparse.Namespace) -> bool:

@@ -32,6 +32,7 @@ from deepinv_lvtino.optim.motion_tv import MotionTV, MotionTVIteration
 from deepinv_lvtino.optim.noise import SeededNoise, element_seed, global_noise
 from deepinv_lvtino.optim.priors import ProductOfExperts, SAEPrior
 from deepinv_lvtino.optim.schedule import Schedule
+from deepinv_lvtino.optim.settings import Settings
 from deepinv_lvtino.optim.starts import (
     STARTS,
     interpolate,
@@ -88,6 +89,7 @@ __all__ = [
     "SAEPrior",
     "Schedule",
     "SeededNoise",
+    "Settings",
     "SpaceTimeVariation",
     "Sweep",
     "SweepPlan",

@@ -2,6 +2,7 @@ r"""What a run does in each sweep: times of the models, numbers of the data step
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from deepinv_lvtino.optim.published import (
     PUBLISHED_INIT_CLAMP,
     PUBLISHED_SETTINGS,
 )
+from deepinv_lvtino.optim.settings import Settings
 from deepinv_lvtino.optim.sweep import HalfStep, Sweep
 from deepinv_lvtino.utils import check_clamp, check_number, check_positive
 
@@ -226,8 +228,8 @@ class Schedule:
 
         The settings (``EMBEDDED_SETTINGS``: first and last step, number of sweeps, weight
         of the video prior) are the best of a grid on computed clips, those of A, B and C
-        on footage too, with the problems' noise of 0.001 (``benchmarks/tune.py``, which
-        says by what criterion). They start from total variation along the
+        on footage too, with the problems' noise of 0.001 (by the criterion of
+        :class:`deepinv_lvtino.tuning.Tuning`). They start from total variation along the
         motion, ``init="motion"``: the steps are too small to forget a worse start, and
         that one knows operator and noise (:func:`deepinv_lvtino.optim.motion_start`).
         Everything else has ``EMBEDDED_DEFAULT``, the schedule without a name: on nine
@@ -257,6 +259,26 @@ class Schedule:
             1
         """
         return embedded_schedule(problem, eta, num_steps)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> CalibratedSchedule:
+        r"""
+        Schedule of a file that :meth:`Settings.save` or ``deepinv-lvtino tune`` wrote.
+
+        :param str path: the file.
+        :return: (:class:`CalibratedSchedule`) the schedule.
+        :raises OSError: if it cannot be read.
+        :raises ValueError: if it is no file of settings, or they have a variation, too:
+            then ``LVTINO(**Settings.load(path).options)`` takes both.
+        """
+        settings = Settings.load(path)
+        if settings.tv is not None:
+            msg = (
+                f"`path`: the settings of {path} have a variation (tv={settings.tv!r}) "
+                "beside their schedule. Use LVTINO(**Settings.load(path).options)."
+            )
+            raise ValueError(msg)
+        return settings.schedule
 
     @classmethod
     def published(cls, problem: str) -> Schedule:
