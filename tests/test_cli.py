@@ -430,6 +430,7 @@ class TestDemoAndInfo:
             "threads",
             "mean of 8 frames",
             "tiny_video",
+            "video prior of LVTINO",
         ):
             assert expected in printed
 

@@ -3,6 +3,7 @@ r"""The commands."""
 from __future__ import annotations
 
 import argparse
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -229,7 +230,8 @@ def info(arguments: argparse.Namespace) -> None:
     print("embedded models")
     for make in (tiny_video, tiny_image):
         first_line = (make.__doc__ or "").strip().splitlines()[0]
-        print(f"  {make.__name__}: {first_line}")
+        plain = re.sub(r":\w+:`(?:[^`]*\.)?([^`]*)`", r"\1", first_line)
+        print(f"  {make.__name__}: {plain}")
     width, height = arguments.size
     if arguments.operator is not None:
         print_operator(arguments.operator, (3, arguments.frames, height, width))

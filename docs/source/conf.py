@@ -132,7 +132,7 @@ sphinx_gallery_conf = {
             for name in ("basics", "problems", "sampling", "solvers", "extending")
         ]
     ),
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": "gallery_order.QuickstartFirst",
     "doc_module": ("deepinv_lvtino",),
     "reference_url": {"deepinv_lvtino": None},
     "backreferences_dir": "gen_modules/backreferences",

@@ -46,7 +46,10 @@ u = torch.randn(x.shape, generator=rng)
 v = torch.randn(y.shape, generator=rng)
 left = (physics.A(u).double() * v).sum()
 right = (u.double() * physics.A_adjoint(v)).sum()
-print(f"<A u, v> - <u, A' v>: {abs(left - right) / abs(left):.1e} (relative)")
+print(
+    f"<A u, v> - <u, A' v>: {abs(left - right) / abs(left):.1e} "
+    "(relative)"
+)
 
 # %%
 # Closed form against iterations
@@ -85,13 +88,23 @@ for count in counts:
         tol=0.0,
     )
     seconds = time.perf_counter() - start
-    errors.append((iterated - exact).square().mean().sqrt().item())
-    print(f"{count:4d} iterations: {seconds:7.3f} s, {errors[-1]:.1e} rms from it")
+    errors.append(
+        (iterated - exact).square().mean().sqrt().item()
+    )
+    print(
+        f"{count:4d} iterations: {seconds:7.3f} s, "
+        f"{errors[-1]:.1e} rms from it"
+    )
 
 # what no solver can improve on: the gradient vanishes, relative to its largest term
-gradient = exact - z - gamma * physics.A_adjoint(y - physics.A(exact))
+gradient = (
+    exact - z - gamma * physics.A_adjoint(y - physics.A(exact))
+)
 size = gamma * physics.A_adjoint(y).norm()
-print(f"gradient at the closed form: {gradient.norm() / size:.1e} (relative)")
+print(
+    f"gradient at the closed form: {gradient.norm() / size:.1e} "
+    "(relative)"
+)
 
 # %%
 # What one exact step does
@@ -101,9 +114,16 @@ print(f"gradient at the closed form: {gradient.norm() / size:.1e} (relative)")
 # measured.
 
 psnr = PSNR()
-for name, video in {"A† y": physics.A_dagger(y), "guess": z, "prox": exact}.items():
+for name, video in {
+    "A† y": physics.A_dagger(y),
+    "guess": z,
+    "prox": exact,
+}.items():
     residual = (physics.A(video) - y).square().mean().sqrt()
-    print(f"{name:6s} PSNR {psnr(video, x).item():6.2f} dB   residual {residual:.1e}")
+    print(
+        f"{name:6s} PSNR {psnr(video, x).item():6.2f} dB   "
+        f"residual {residual:.1e}"
+    )
 
 # %%
 # The two pixel grids
@@ -114,15 +134,31 @@ for name, video in {"A† y": physics.A_dagger(y), "guess": z, "prox": exact}.it
 # wrong grid, a video is shifted by three pixels.
 
 img_size = tuple(x.shape[1:])
-centered = VideoDownsampling(img_size, factor=8, alignment="center")
-published = VideoDownsampling(img_size, factor=8, alignment="deepinv")
+centered = VideoDownsampling(
+    img_size, factor=8, alignment="center"
+)
+published = VideoDownsampling(
+    img_size, factor=8, alignment="deepinv"
+)
 small = centered.A(x)
-for name, grid in {"same grid": centered, "other grid": published}.items():
-    print(f"{name:10s} PSNR {psnr(grid.A_dagger(small), x).item():6.2f} dB")
+for name, grid in {
+    "same grid": centered,
+    "other grid": published,
+}.items():
+    print(
+        f"{name:10s} PSNR "
+        f"{psnr(grid.A_dagger(small), x).item():6.2f} dB"
+    )
 
-figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+figure, axes = plt.subplots(
+    1, 2, figsize=(9, 3), layout="constrained"
+)
 axes[0].loglog(counts, errors, "o-")
-axes[0].set(xlabel="iterations", ylabel="rms distance", title="from the closed form")
+axes[0].set(
+    xlabel="iterations",
+    ylabel="rms distance",
+    title="from the closed form",
+)
 axes[0].grid(alpha=0.3)
 row = img_size[2] // 2
 for name, video in {
@@ -131,7 +167,11 @@ for name, video in {
     "other grid": published.A_dagger(small),
 }.items():
     axes[1].plot(video[0, :, 0, row, 40:120].mean(0), label=name)
-axes[1].set(xlabel="pixel", ylabel="intensity", title="a row, restored on both grids")
+axes[1].set(
+    xlabel="pixel",
+    ylabel="intensity",
+    title="a row, restored on both grids",
+)
 axes[1].legend(fontsize=8)
 plt.show()
 

@@ -28,7 +28,10 @@ from torch.nn.functional import interpolate
 from deepinv_lvtino import LVTINO, Schedule, make_problem
 from deepinv_lvtino.datasets import procedural_clip
 from deepinv_lvtino.metrics import FrameMetric
-from deepinv_lvtino.plotting import plot_time_slices, write_side_by_side
+from deepinv_lvtino.plotting import (
+    plot_time_slices,
+    write_side_by_side,
+)
 
 # True: Wan 2.1 and SDXL in their published setting (downloads, needs a large GPU)
 REAL_MODELS = False
@@ -40,7 +43,11 @@ REAL_MODELS = False
 # Videos are tensors ``(B, C, T, H, W)`` with values in [0, 1]. This one is computed, so
 # that it can be had in any size; :func:`deepinv_lvtino.datasets.read_video` reads a file.
 
-size, device = ((25, 768, 1280), "cuda") if REAL_MODELS else ((16, 96, 160), "cpu")
+size, device = (
+    ((25, 768, 1280), "cuda")
+    if REAL_MODELS
+    else ((16, 96, 160), "cpu")
+)
 x = procedural_clip(*size)[None].to(device)
 print("video:", tuple(x.shape))
 
@@ -54,7 +61,11 @@ print("video:", tuple(x.shape))
 sigma = 0.001
 rng = torch.Generator(device).manual_seed(0)
 physics = make_problem(
-    "A", img_size=tuple(x.shape[1:]), sigma=sigma, rng=rng, device=device
+    "A",
+    img_size=tuple(x.shape[1:]),
+    sigma=sigma,
+    rng=rng,
+    device=device,
 )
 y = physics(x)
 print("measurement:", tuple(y.shape))
@@ -67,7 +78,10 @@ print("measurement:", tuple(y.shape))
 # every problem.
 
 if REAL_MODELS:
-    from deepinv_lvtino.models import SDXLConsistencyModel, WanConsistencyModel
+    from deepinv_lvtino.models import (
+        SDXLConsistencyModel,
+        WanConsistencyModel,
+    )
 
     solver = LVTINO(
         WanConsistencyModel.from_pretrained(),
@@ -84,7 +98,10 @@ else:
 
 samples = []
 mean, variance = solver.sample(
-    y, physics, num_samples=3, callback=lambda _, u: samples.append(u)
+    y,
+    physics,
+    num_samples=3,
+    callback=lambda _, u: samples.append(u),
 )
 plain = physics.A_dagger(y)
 
@@ -98,11 +115,16 @@ plain = physics.A_dagger(y)
 # measurement leaves open.
 
 psnr = FrameMetric(PSNR())
-for name, video in {"A† y": plain, "sample": samples[0], "mean of 3": mean}.items():
+for name, video in {
+    "A† y": plain,
+    "sample": samples[0],
+    "mean of 3": mean,
+}.items():
     residual = (physics.A(video) - y).square().mean().sqrt()
     frames = psnr.per_frame(video, x)
     print(
-        f"{name:10s} PSNR {frames.mean():6.2f} dB ({frames.min():.2f} to "
+        f"{name:10s} PSNR {frames.mean():6.2f} dB "
+        f"({frames.min():.2f} to "
         f"{frames.max():.2f})   residual {residual:.2e}"
     )
 
@@ -121,7 +143,9 @@ write_side_by_side("quickstart.mp4", shown, fps=8, overwrite=True)
 # One row of pixels over time, downwards: what stands still draws upright lines, what moves
 # slanted ones, and what jumps torn ones.
 
-plot_time_slices({"recorded": recorded, "A† y": plain} | shown, row=70)
+plot_time_slices(
+    {"recorded": recorded, "A† y": plain} | shown, row=70
+)
 plt.show()
 
 # %%
@@ -130,10 +154,14 @@ plt.show()
 
 frame = x.shape[2] // 2
 deviation = variance.sqrt().mean(1)[0, frame].cpu()
-figure, axes = plt.subplots(1, 3, figsize=(10, 2.3), layout="constrained")
+figure, axes = plt.subplots(
+    1, 3, figsize=(10, 2.3), layout="constrained"
+)
 pair = {"sample": samples[0], "mean": mean}
 for axis, (name, video) in zip(axes, pair.items(), strict=False):
-    axis.imshow(video[0, :, frame].clamp(0, 1).permute(1, 2, 0).cpu())
+    axis.imshow(
+        video[0, :, frame].clamp(0, 1).permute(1, 2, 0).cpu()
+    )
     axis.set_title(f"{name}, frame {frame}", fontsize=10)
 picture = axes[2].imshow(deviation, cmap="magma")
 axes[2].set_title("standard deviation", fontsize=10)

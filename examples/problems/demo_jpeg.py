@@ -24,8 +24,14 @@ from deepinv.loss.metric import PSNR, SSIM
 
 from deepinv_lvtino import LVTINO, Schedule, make_problem
 from deepinv_lvtino.datasets import procedural_clip
-from deepinv_lvtino.metrics import FrameMetric, TemporalDifferenceError
-from deepinv_lvtino.plotting import plot_time_slices, write_side_by_side
+from deepinv_lvtino.metrics import (
+    FrameMetric,
+    TemporalDifferenceError,
+)
+from deepinv_lvtino.plotting import (
+    plot_time_slices,
+    write_side_by_side,
+)
 
 # True: Wan 2.1 and SDXL in their published setting (downloads, needs a large GPU)
 REAL_MODELS = False
@@ -35,7 +41,10 @@ REAL_MODELS = False
 # ---------------
 
 if REAL_MODELS:
-    from deepinv_lvtino.models import SDXLConsistencyModel, WanConsistencyModel
+    from deepinv_lvtino.models import (
+        SDXLConsistencyModel,
+        WanConsistencyModel,
+    )
 
     size, device = (25, 768, 1280), "cuda"
     models = (
@@ -47,7 +56,9 @@ else:
 
 x = procedural_clip(*size)[None].to(device)
 rng = torch.Generator(device).manual_seed(0)
-physics = make_problem("jpeg", img_size=tuple(x.shape[1:]), rng=rng)
+physics = make_problem(
+    "jpeg", img_size=tuple(x.shape[1:]), rng=rng
+)
 y = physics(x)
 
 # %%
@@ -58,12 +69,22 @@ y = physics(x)
 # with :class:`deepinv_lvtino.optim.LandweberStep`. One sample draws texture that may have
 # been there, the mean of several keeps what they agree on.
 
-solver = LVTINO(*models, schedule=Schedule.published("jpeg"), seed=0)
+solver = LVTINO(
+    *models, schedule=Schedule.published("jpeg"), seed=0
+)
 samples = []
 mean, _ = solver.sample(
-    y, physics, num_samples=8, callback=lambda _, u: samples.append(u)
+    y,
+    physics,
+    num_samples=8,
+    callback=lambda _, u: samples.append(u),
 )
-videos = {"JPEG": y, "one sample": samples[0], "mean of 8": mean, "truth": x}
+videos = {
+    "JPEG": y,
+    "one sample": samples[0],
+    "mean of 8": mean,
+    "truth": x,
+}
 
 # %%
 # The numbers
@@ -81,7 +102,8 @@ for name, video in videos.items():
     residual = (physics.A(video) - y).square().mean().sqrt()
     print(
         f"{name:<11s} PSNR {psnr(video, x).item():6.2f} dB  "
-        f"SSIM {ssim(video, x).item():.3f}  flicker {flicker(video, x).item():.4f}  "
+        f"SSIM {ssim(video, x).item():.3f}  flicker "
+        f"{flicker(video, x).item():.4f}  "
         f"residual {residual:.1e}"
     )
 
@@ -91,7 +113,9 @@ for name, video in videos.items():
 
 videos = {name: video.cpu() for name, video in videos.items()}
 frame, part = x.shape[2] // 2, (slice(40, 96), slice(40, 124))
-figure, axes = plt.subplots(2, len(videos), figsize=(12, 4.6), layout="constrained")
+figure, axes = plt.subplots(
+    2, len(videos), figsize=(12, 4.6), layout="constrained"
+)
 for column, (name, video) in enumerate(videos.items()):
     picture = video[0, :, frame].clamp(0, 1).permute(1, 2, 0)
     axes[0, column].imshow(picture)

@@ -21,9 +21,16 @@ from deepinv.loss.metric import PSNR
 
 from deepinv_lvtino import LVTINO, Schedule, make_problem
 from deepinv_lvtino.datasets import procedural_clip
-from deepinv_lvtino.metrics import FrameMetric, TemporalDifferenceError, WarpingError
+from deepinv_lvtino.metrics import (
+    FrameMetric,
+    TemporalDifferenceError,
+    WarpingError,
+)
 from deepinv_lvtino.models import tiny_image, tiny_video
-from deepinv_lvtino.plotting import plot_time_slices, write_side_by_side
+from deepinv_lvtino.plotting import (
+    plot_time_slices,
+    write_side_by_side,
+)
 
 # True: Wan 2.1 and SDXL (downloads, needs a large GPU)
 REAL_MODELS = False
@@ -36,7 +43,10 @@ REAL_MODELS = False
 # :math:`\delta_k` and the seed stay the same.
 
 if REAL_MODELS:
-    from deepinv_lvtino.models import SDXLConsistencyModel, WanConsistencyModel
+    from deepinv_lvtino.models import (
+        SDXLConsistencyModel,
+        WanConsistencyModel,
+    )
 
     size, device = (25, 768, 1280), "cuda"
     video_model = WanConsistencyModel.from_pretrained()
@@ -48,7 +58,11 @@ else:
 x = procedural_clip(*size)[None].to(device)
 rng = torch.Generator(device).manual_seed(0)
 physics = make_problem(
-    "A", img_size=tuple(x.shape[1:]), sigma=0.001, rng=rng, device=device
+    "A",
+    img_size=tuple(x.shape[1:]),
+    sigma=0.001,
+    rng=rng,
+    device=device,
 )
 y = physics(x)
 delta = [0.25, 0.075, 0.022, 0.0067, 0.002]
@@ -56,7 +70,10 @@ delta = [0.25, 0.075, 0.022, 0.0067, 0.002]
 samples = {}
 for eta in (0.0, 0.25, 0.5, 0.75, 1.0):
     solver = LVTINO(
-        video_model, image_model, schedule=Schedule.calibrated(delta, eta), seed=0
+        video_model,
+        image_model,
+        schedule=Schedule.calibrated(delta, eta),
+        seed=0,
     )
     samples[eta] = solver(y, physics).cpu()
 x, y, physics = x.cpu(), y.cpu(), physics.cpu()
@@ -72,19 +89,28 @@ x, y, physics = x.cpu(), y.cpu(), physics.cpu()
 
 
 def detail(video):
-    """Mean square of the differences between neighbours in space."""
-    return sum(torch.diff(video, dim=axis).square().mean() for axis in (3, 4))
+    """Mean square of differences between neighbours."""
+    return sum(
+        torch.diff(video, dim=axis).square().mean()
+        for axis in (3, 4)
+    )
 
 
 psnr = FrameMetric(PSNR())
 flicker, warping = TemporalDifferenceError(), WarpingError()
-print("   eta   PSNR  flicker  warping/1e-3      detail  residual")
+print(
+    "   eta   PSNR  flicker  warping/1e-3      detail  residual"
+)
 for name, video in [*samples.items(), ("truth", x)]:
     residual = (physics.A(video) - y).square().mean().sqrt()
-    score = "" if name == "truth" else f"{psnr(video, x).item():.2f}"
+    score = (
+        "" if name == "truth" else f"{psnr(video, x).item():.2f}"
+    )
     print(
-        f"{name!s:>6s} {score:>6s} {flicker(video, x).item():8.4f} "
-        f"{1e3 * warping(video, x).item():12.2f} {detail(video) / detail(x):11.2f} "
+        f"{name!s:>6s} {score:>6s} "
+        f"{flicker(video, x).item():8.4f} "
+        f"{1e3 * warping(video, x).item():12.2f} "
+        f"{detail(video) / detail(x):11.2f} "
         f"{residual:9.1e}"
     )
 
@@ -95,9 +121,12 @@ for name, video in [*samples.items(), ("truth", x)]:
 # One row of pixels over time, downwards: smooth lines are smooth motion, and where the
 # video flickers they are torn.
 
-named = {f"eta = {eta}": video for eta, video in samples.items()} | {"truth": x}
+named = {
+    f"eta = {eta}": video for eta, video in samples.items()
+} | {"truth": x}
 chosen = {
-    name: named[name] for name in ("eta = 0.0", "eta = 0.5", "eta = 1.0", "truth")
+    name: named[name]
+    for name in ("eta = 0.0", "eta = 0.5", "eta = 1.0", "truth")
 }
 plot_time_slices(chosen, row=48)
 plt.show()

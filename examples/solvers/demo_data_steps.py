@@ -43,9 +43,13 @@ from deepinv_lvtino.optim import (
 x = procedural_clip(num_frames=12, height=48, width=72)[None]
 rng = torch.Generator().manual_seed(0)
 sigma, stepsize, weight = 0.001, 0.03, 5.0
-physics = make_problem("B", img_size=tuple(x.shape[1:]), sigma=sigma, rng=rng)
+physics = make_problem(
+    "B", img_size=tuple(x.shape[1:]), sigma=sigma, rng=rng
+)
 y = physics(x)
-z = tiny_video().sae(pseudo_inverse(y, physics), t=250.0, generator=rng)
+z = tiny_video().sae(
+    pseudo_inverse(y, physics), t=250.0, generator=rng
+)
 
 gamma, lam = stepsize / sigma**2, stepsize * weight
 print(f"gamma {gamma:.0f}, lambda {lam:.2f}")
@@ -54,7 +58,11 @@ print(f"gamma {gamma:.0f}, lambda {lam:.2f}")
 def objective(u, variation):
     """The function that is minimised."""
     data = gamma / 2 * (physics.A(u) - y).square().sum()
-    return (data + (u - z).square().sum() / 2 + lam * variation(u).sum()).item()
+    return (
+        data
+        + (u - z).square().sum() / 2
+        + lam * variation(u).sum()
+    ).item()
 
 
 # %%
@@ -67,7 +75,10 @@ def objective(u, variation):
 # own, ``"admm"``: it solves a system for all pixels at once with one small
 # eigen-decomposition.
 
-variations = {"time": TemporalVariation(), "space and time": SpaceTimeVariation()}
+variations = {
+    "time": TemporalVariation(),
+    "space and time": SpaceTimeVariation(),
+}
 tolerances = {"time": 5e-5, "space and time": 5e-4}
 best = {}
 for name, variation in variations.items():
@@ -76,7 +87,8 @@ for name, variation in variations.items():
         TVOptions(tol=tolerances[name], max_iter=1000),
     )
     print(
-        f"variation over {name}: {result.iterations} iterations, gap {result.gap:.1e}, "
+        f"variation over {name}: {result.iterations} iterations, "
+        f"gap {result.gap:.1e}, "
         f"F = {objective(result.video, variation):.4f}"
     )
 
@@ -102,7 +114,9 @@ for name, variation in variations.items():
         excess = []
         for count in counts:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="prox_l2_tv stopped")
+                warnings.filterwarnings(
+                    "ignore", message="prox_l2_tv stopped"
+                )
                 start = time.perf_counter()
                 u = prox_l2_tv(
                     z,
@@ -119,24 +133,39 @@ for name, variation in variations.items():
             excess.append(objective(u, variation) / optimum - 1)
         curves[name, solver] = excess
         print(
-            f"{name:<15s} {solver:<15s} {seconds:8.2f} {excess[-1]:8.1e} "
+            f"{name:<15s} {solver:<15s} {seconds:8.2f} "
+            f"{excess[-1]:8.1e} "
             f"{psnr(u, x).item():6.2f}"
         )
-residual = (physics.A(best["time"].video) - y).square().mean().sqrt()
-print(f"data residual at the optimum (time): {residual:.1e}, noise {sigma:.1e}")
+residual = (
+    (physics.A(best["time"].video) - y).square().mean().sqrt()
+)
+print(
+    f"data residual at the optimum (time): {residual:.1e}, noise "
+    f"{sigma:.1e}"
+)
 
 # %%
 # Below the dotted line the minimum itself is not known. ``"adam"`` follows the gradient
 # of a smoothed problem; it is there for operators that are not linear, which the other
 # two cannot serve.
 
-figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained", sharey=True)
+figure, axes = plt.subplots(
+    1, 2, figsize=(10, 3.6), layout="constrained", sharey=True
+)
 styles = {"admm": "o-", "chambolle_pock": "s-", "adam": "^--"}
 for axis, name in zip(axes, variations, strict=True):
     for solver in solvers[name]:
-        values = [max(value, 1e-7) for value in curves[name, solver]]
+        values = [
+            max(value, 1e-7) for value in curves[name, solver]
+        ]
         axis.loglog(counts, values, styles[solver], label=solver)
-    axis.axhline(best[name].gap, color="0.5", ls=":", label="gap of the minimum")
+    axis.axhline(
+        best[name].gap,
+        color="0.5",
+        ls=":",
+        label="gap of the minimum",
+    )
     axis.set_title(f"variation over {name}")
     axis.set_xlabel("steps")
     axis.grid(alpha=0.3)
@@ -159,13 +188,19 @@ rows = {
     "prox, space and time": best["space and time"].video,
 }
 figure, axes = plt.subplots(
-    2, len(rows), figsize=(12, 3.4), layout="constrained", height_ratios=(3, 1.2)
+    2,
+    len(rows),
+    figsize=(12, 3.4),
+    layout="constrained",
+    height_ratios=(3, 1.2),
 )
 for column, (name, video) in enumerate(rows.items()):
     video = video[0].clamp(0, 1)
     axes[0, column].imshow(video[:, 6].permute(1, 2, 0))
     axes[0, column].set_title(name, fontsize=10)
-    axes[1, column].imshow(video[:, :, 32].permute(1, 2, 0), aspect="auto")
+    axes[1, column].imshow(
+        video[:, :, 32].permute(1, 2, 0), aspect="auto"
+    )
     for axis in axes[:, column]:
         axis.set_xticks([])
         axis.set_yticks([])

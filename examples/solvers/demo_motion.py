@@ -25,8 +25,16 @@ from matplotlib.colors import hsv_to_rgb
 
 from deepinv_lvtino import make_problem
 from deepinv_lvtino.datasets import procedural_clip
-from deepinv_lvtino.metrics import FrameMetric, TemporalDifferenceError
-from deepinv_lvtino.optim import ADMMTV, MotionTV, measured_motion, video_motion
+from deepinv_lvtino.metrics import (
+    FrameMetric,
+    TemporalDifferenceError,
+)
+from deepinv_lvtino.optim import (
+    ADMMTV,
+    MotionTV,
+    measured_motion,
+    video_motion,
+)
 from deepinv_lvtino.plotting import plot_time_slices
 
 # %%
@@ -37,7 +45,9 @@ from deepinv_lvtino.plotting import plot_time_slices
 
 x = procedural_clip(num_frames=25, height=96, width=144)[None]
 rng = torch.Generator().manual_seed(0)
-physics = make_problem("A", img_size=tuple(x.shape[1:]), sigma=0.001, rng=rng)
+physics = make_problem(
+    "A", img_size=tuple(x.shape[1:]), sigma=0.001, rng=rng
+)
 y = physics(x)
 
 # %%
@@ -59,22 +69,39 @@ motions = {
 
 
 def coloured(flow, farthest):
-    turn = torch.atan2(flow[..., 1], flow[..., 0]) / (2 * torch.pi) + 0.5
+    turn = (
+        torch.atan2(flow[..., 1], flow[..., 0]) / (2 * torch.pi)
+        + 0.5
+    )
     far = (flow.norm(dim=-1) / farthest).clamp(max=1)
-    return hsv_to_rgb(torch.stack([turn, far, torch.ones_like(far)], dim=-1).numpy())
+    return hsv_to_rgb(
+        torch.stack(
+            [turn, far, torch.ones_like(far)], dim=-1
+        ).numpy()
+    )
 
 
 t = 13  # within a group
 farthest = true[0, t].norm(dim=-1).max()
-figure, axes = plt.subplots(2, 3, figsize=(9, 4.2), layout="constrained")
-shown = {"of the true clip": true} | {k: m.flow for k, m in motions.items()}
-for axis, (name, flow) in zip(axes[0], shown.items(), strict=True):
+figure, axes = plt.subplots(
+    2, 3, figsize=(9, 4.2), layout="constrained"
+)
+shown = {"of the true clip": true} | {
+    k: m.flow for k, m in motions.items()
+}
+for axis, (name, flow) in zip(
+    axes[0], shown.items(), strict=True
+):
     axis.imshow(coloured(flow[0, t], farthest))
     error = (flow - true).norm(dim=-1).mean()
-    axis.set_title(f"flow {name}\nmean error {error:.2f} pixels", fontsize=9)
+    axis.set_title(
+        f"flow {name}\nmean error {error:.2f} pixels", fontsize=9
+    )
 axes[1, 0].imshow(x[0, :, t].permute(1, 2, 0).clamp(0, 1))
 axes[1, 0].set_title(f"frame {t}", fontsize=9)
-for axis, motion in zip(axes[1, 1:], motions.values(), strict=True):
+for axis, motion in zip(
+    axes[1, 1:], motions.values(), strict=True
+):
     axis.imshow(motion.trust[0, t], cmap="gray", vmin=0, vmax=1)
     axis.set_title("trust in it", fontsize=9)
 for axis in axes.flat:
@@ -93,15 +120,26 @@ moving = MotionTV()(y, physics)
 ceiling = MotionTV(flow=video_motion(x))(y, physics)
 
 psnr, difference = FrameMetric(PSNR()), TemporalDifferenceError()
-results = {"static": static, "moving": moving, "with the true flow": ceiling}
-print(f"{'variation':<20s}{'PSNR (dB)':>10s}{'temporal error':>16s}")
+results = {
+    "static": static,
+    "moving": moving,
+    "with the true flow": ceiling,
+}
+print(
+    f"{'variation':<20s}{'PSNR (dB)':>10s}{'temporal error':>16s}"
+)
 for name, u in results.items():
-    print(f"{name:<20s}{psnr(u, x).item():10.2f}{difference(u, x).item():16.4f}")
+    print(
+        f"{name:<20s}{psnr(u, x).item():10.2f}"
+        f"{difference(u, x).item():16.4f}"
+    )
 
 # %%
 # A row of pixels over time: standing still makes stairs of what moves.
 
-plot_time_slices({"static": static, "moving": moving, "truth": x}, row=48)
+plot_time_slices(
+    {"static": static, "moving": moving, "truth": x}, row=48
+)
 plt.show()
 
 # %%
