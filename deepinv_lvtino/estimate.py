@@ -17,10 +17,11 @@ _PATCHES = ((3, 6), (3, 4), (1, 4), (1, 3), (1, 2))
 #: least gain of blurred ones.
 SHARP, LEAST_GAIN = 0.5, 0.2
 
+_BRIGHTNESS = (0.2126, 0.7152, 0.0722)
 _PATCHES_PER_VALUE, _MOST_PATCHES = 40, 60_000
 
 
-def estimate_noise(y: Tensor) -> float:
+def estimate_noise(y: Tensor, *, brightness: bool = False) -> float:
     r"""
     Standard deviation of the noise in a measurement, by its patches.
 
@@ -31,10 +32,14 @@ def estimate_noise(y: Tensor) -> float:
     often small, and what is unforeseeable in one frame is not in the next.
 
     Detail without any redundancy counts as noise, and so does what is in the video already,
-    such as grain: below 0.005 expect too much.
+    such as grain: below 0.005 expect too much. Where colours have fewer pixels than the
+    brightness (4:2:0, as in most video files), their noise is smooth, and patches of all
+    three channels vary in few directions with their noise, too: then ask for the noise of
+    the brightness alone, which has less to compare, so that below 0.01 fine detail counts.
 
     :param torch.Tensor y: measurement, shape ``(B, C, T, H, W)``, with white noise of one
         level.
+    :param bool brightness: look at the brightness (BT.709) of RGB alone.
     :return: (float) standard deviation, in the unit of ``y``.
     :raises ValueError: if it is no video, or smaller than 4×4 pixels.
 
@@ -57,6 +62,8 @@ def estimate_noise(y: Tensor) -> float:
     if min(y.shape[-2:]) < 4:
         msg = f"`y` must have 4x4 pixels or more; got {tuple(y.shape[-2:])}."
         raise ValueError(msg)
+    if brightness and y.shape[1] == 3:
+        y = torch.einsum("bcthw,c->bthw", y, y.new_tensor(_BRIGHTNESS))[:, None]
     patches = _patches(y)
     patches = patches.double() - patches.double().mean(dim=0)
     variances = torch.linalg.eigvalsh(patches.T @ patches / len(patches))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from deepinv.physics.functional import gaussian_blur
+from PIL import Image
 
 from deepinv_lvtino.cli import main
 from deepinv_lvtino.datasets import procedural_clip, write_video
@@ -75,3 +76,26 @@ def test_the_command_says_both(tmp_path, capsys, clip):
     sharp = write_video(tmp_path / "s.mkv", clip[0], 24, lossless=True)
     assert main(["estimate", str(sharp)]) == 0
     assert "there may be none" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ""])
+@pytest.mark.parametrize("sigma", [0.02, 0.05])
+def test_noise_of_files_with_coarse_colour_is_that_of_the_brightness(
+    tmp_path, capsys, clip, sigma, suffix
+):
+    """What was added to the brightness alone, as a compressed file has it."""
+    noisy = (0.1 + 0.8 * clip[0]) + noise(clip[0, :1], sigma)
+    path = tmp_path / f"y{suffix}"
+    if suffix:
+        write_video(path, noisy, 24, crf=1)
+    else:
+        path.mkdir()
+        for number, frame in enumerate(noisy.unbind(1)):
+            image = (frame.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+            Image.fromarray(image.numpy()).save(
+                path / f"{number}.jpg", quality=100, subsampling=2
+            )
+    assert main(["estimate", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "of the brightness" in said
+    assert float(said.split("sigma ")[1].split(",")[0]) == pytest.approx(sigma, rel=0.2)

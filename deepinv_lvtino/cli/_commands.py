@@ -50,6 +50,7 @@ from deepinv_lvtino.cli._solve import (
 )
 from deepinv_lvtino.cli._tune import tune as tune
 from deepinv_lvtino.datasets import procedural_clip, read_video, write_video
+from deepinv_lvtino.datasets._sampling import colour_is_coarse
 from deepinv_lvtino.estimate import (
     LEAST_GAIN,
     SHARP,
@@ -196,8 +197,11 @@ def estimate(arguments: argparse.Namespace) -> None:
     _, _, frames, height, width = y.shape
     print(f"{frames} frames of {width}x{height}")
     with user_errors():
-        sigma = estimate_noise(y)
+        coarse = colour_is_coarse(Path(arguments.input))
+        sigma = estimate_noise(y, brightness=coarse)
         print(f"noise  sigma {sigma:.3g}, grain of the scene included")
+        if coarse:
+            print("       of the brightness: the colours have fewer pixels")
         blur = estimate_blur(y, sigma)
     print(
         f"blur   {blur.width:.2f} +- {blur.uncertainty:.2f} pixels, if it is Gaussian"

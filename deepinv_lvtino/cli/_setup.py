@@ -23,6 +23,7 @@ from deepinv_lvtino.datasets import (
     open_video,
     resize_video,
 )
+from deepinv_lvtino.datasets._sampling import colour_is_coarse
 from deepinv_lvtino.estimate import estimate_noise
 from deepinv_lvtino.optim import LongPhysics
 from deepinv_lvtino.physics import (
@@ -359,7 +360,9 @@ def measured(
         sigma = float(known.get("measurement_error", 0.01))
     automatic = sigma == "auto"
     if automatic:
-        sigma = estimate_noise(video[:, :, :_FRAMES_FOR_NOISE])
+        sigma = estimate_noise(
+            video[:, :, :_FRAMES_FOR_NOISE], brightness=colour_is_coarse(source)
+        )
         print(f"noise estimated from INPUT: sigma {sigma:.3g}")
     mask_seed = arguments.mask_seed
     if mask_seed is None:
