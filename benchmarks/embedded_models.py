@@ -345,8 +345,13 @@ def write_csv(rows: list[Row], path: Path) -> None:
     r"""The table for the documentation."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(rows[0])
-        writer.writerows([cell(value) for value in row.values()] for row in rows)
+        names = dict.fromkeys(name for row in rows for name in row)
+        # what only some rows have stands before the scores, as it does in those rows
+        names = (
+            list(max(rows, key=len)) if len(names) == max(map(len, rows)) else [*names]
+        )
+        writer.writerow(names)
+        writer.writerows([cell(row.get(name, "")) for name in names] for row in rows)
 
 
 def draw_denoising(rows: list[Row], path: Path) -> None:
