@@ -64,4 +64,4 @@ def test_the_package_says_it(message: str) -> None:
 
 def test_what_nobody_says_is_noticed() -> None:
     assert len(quoted()) > 25
-    assert not said("there is no … of that name")
+    assert not said("there is no … of that name, ask somebody else …")

@@ -25,8 +25,6 @@ from deepinv_lvtino.cli._report import (
     write_report,
 )
 from deepinv_lvtino.cli._setup import (
-    LongTask,
-    Task,
     accompanied,
     check_sigma,
     choose_device,
@@ -35,19 +33,18 @@ from deepinv_lvtino.cli._setup import (
     get_problem,
     measured,
     read_input,
-    root_mean_square,
     simulate,
 )
 from deepinv_lvtino.cli._solve import (
     base_report,
     check_windows,
-    load_settings,
-    make_solver,
     output_files,
     print_scores,
     restore_and_write,
     warn_if_unexplained,
 )
+from deepinv_lvtino.cli._solvers import load_settings, make_solver
+from deepinv_lvtino.cli._tasks import LongTask, Task, root_mean_square
 from deepinv_lvtino.cli._tune import tune as tune
 from deepinv_lvtino.datasets import procedural_clip, read_video, write_video
 from deepinv_lvtino.datasets._sampling import colour_is_coarse

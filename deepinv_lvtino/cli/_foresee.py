@@ -8,7 +8,7 @@ import time
 import torch
 from torch import Tensor
 
-from deepinv_lvtino.cli._setup import AnyTask
+from deepinv_lvtino.cli._tasks import AnyTask
 from deepinv_lvtino.optim import LVTINO
 from deepinv_lvtino.physics import make_problem
 

@@ -20,7 +20,6 @@ from deepinv_lvtino.cli._models import in_words, weights_entry
 from deepinv_lvtino.cli._outputs import Outputs, beside
 from deepinv_lvtino.cli._picture import Row, draw_comparison, enlarge_measurement
 from deepinv_lvtino.cli._report import Stopwatch, digest, write_report
-from deepinv_lvtino.cli._setup import LongTask
 from deepinv_lvtino.cli._solve import (
     announce,
     base_report,
@@ -28,6 +27,7 @@ from deepinv_lvtino.cli._solve import (
     restore_report,
     say_duration,
 )
+from deepinv_lvtino.cli._tasks import LongTask
 from deepinv_lvtino.datasets._encode import GrowingVideo
 from deepinv_lvtino.datasets.video import write_images
 from deepinv_lvtino.models import OutOfMemory

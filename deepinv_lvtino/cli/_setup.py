@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,8 +15,8 @@ from torch import Tensor
 from deepinv_lvtino.cli._errors import UserError, user_errors
 from deepinv_lvtino.cli._memory import choose_window
 from deepinv_lvtino.cli._report import describes, find_degrade_report
+from deepinv_lvtino.cli._tasks import AnyTask, LongTask, Task
 from deepinv_lvtino.datasets import (
-    Companions,
     StoredVideo,
     VideoClip,
     find_companions,
@@ -44,97 +44,6 @@ _NOISE_SEED_OFFSET = 2**31
 
 # Measured frames that the noise level is estimated from.
 _FRAMES_FOR_NOISE = 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnyTask:
-    r"""
-    A measurement, its operator, and what is known about it.
-
-    :param Problem problem: the named problem.
-    :param fractions.Fraction fps: frame rate of the video.
-    :param dict settings: what the report says about the operator.
-    :param Companions companions: sound and the like, to be copied beside the result.
-    """
-
-    problem: Problem
-    fps: Fraction
-    settings: dict[str, Any] = field(default_factory=dict)
-    companions: Companions | None = None
-    physics: Any
-    y: Any
-
-    @property
-    def measurement_fps(self) -> Fraction:
-        """Frame rate of the measurement."""
-        return self.fps / self.problem.frame_factor
-
-    @property
-    def device(self) -> torch.device:
-        """Where it is restored."""
-        return torch.device(self.y.device)
-
-    @property
-    def description(self) -> str:
-        """The operator in words."""
-        settings = self.settings
-        border = settings.get("time_border")
-        return (
-            f"problem {self.problem.name} ({self.problem.description}), grid "
-            f"{settings['grid']}{f', time border {border}' if border else ''}, sigma "
-            f"{settings['sigma']:.3g}"
-        )
-
-    def excerpt(self) -> tuple[Tensor, VideoPhysics]:
-        """Measurement and operator, of a few frames if the video is a long one."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task(AnyTask):
-    r"""
-    A measurement in memory.
-
-    :param VideoPhysics physics: its operator at this size.
-    :param torch.Tensor y: measurement, ``(1, 3, t, h, w)``.
-    :param torch.Tensor clean: the true video ``(1, 3, T, H, W)``, in a simulation.
-    """
-
-    physics: VideoPhysics
-    y: Tensor
-    clean: Tensor | None = None
-
-    def excerpt(self) -> tuple[Tensor, VideoPhysics]:
-        """All of it."""
-        return self.y, self.physics
-
-
-@dataclass(frozen=True, kw_only=True)
-class LongTask(AnyTask):
-    r"""
-    A measurement out of memory, to be restored by windows.
-
-    :param LongPhysics physics: its operator.
-    :param StoredVideo y: measurement, ``(1, 3, t, h, w)``.
-    :param int window: frames of a window.
-    """
-
-    physics: LongPhysics
-    y: StoredVideo
-    window: int
-
-    def excerpt(self) -> tuple[Tensor, VideoPhysics]:
-        """The first frames."""
-        short: Any = self.physics.short
-        return self.y[:, :, : self.physics.rows_of_short], short
-
-
-def root_mean_square(error: Tensor, physics: VideoPhysics) -> float:
-    """Root mean square of an error ``(..., t, h, w)`` over the pixels measured."""
-    square = error.square()
-    if isinstance(physics, VideoInpainting):
-        square = square[physics.visible.to(error.device).expand_as(square)]
-    return float(square.mean().sqrt())
 
 
 def get_problem(name: str | None) -> Problem:

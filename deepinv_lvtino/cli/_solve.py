@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepinv_lvtino import LVTINO, Schedule
+from deepinv_lvtino import LVTINO
 from deepinv_lvtino.cli._errors import UserError, user_errors
 from deepinv_lvtino.cli._foresee import duration, foresee_seconds
 from deepinv_lvtino.cli._memory import check_memory
-from deepinv_lvtino.cli._models import in_words, published_models, weights_entry
+from deepinv_lvtino.cli._models import in_words, weights_entry
 from deepinv_lvtino.cli._outputs import Outputs, beside
 from deepinv_lvtino.cli._picture import (
     Row,
@@ -31,15 +31,12 @@ from deepinv_lvtino.cli._report import (
     write_report,
 )
 from deepinv_lvtino.cli._scores import video_scores
-from deepinv_lvtino.cli._setup import AnyTask, Task, root_mean_square
+from deepinv_lvtino.cli._solvers import is_published, solver_for
+from deepinv_lvtino.cli._tasks import AnyTask, Task, root_mean_square
 from deepinv_lvtino.datasets import write_video
 from deepinv_lvtino.models import OutOfMemory
-from deepinv_lvtino.models.adapter import measure_pixel_scales
-from deepinv_lvtino.optim import CalibratedSchedule, SweepPlan, Windowed
+from deepinv_lvtino.optim import CalibratedSchedule, Windowed
 from deepinv_lvtino.optim.calibrated import DEFAULT_ETA
-from deepinv_lvtino.optim.published import PUBLISHED_PROBLEMS
-from deepinv_lvtino.optim.settings import Settings
-from deepinv_lvtino.physics.problems import Problem
 
 #: Residual in units of the noise level from which on the operator is in doubt.
 _UNEXPLAINED = 2.0
@@ -60,93 +57,6 @@ def output_files(output: Path, samples: int) -> list[Path]:
     if samples > 1:
         files += [beside(output, f"-mean{output.suffix}"), beside(output, "-std.png")]
     return [*files, beside(output, "-comparison.png"), beside(output, ".json")]
-
-
-def make_solver(arguments: argparse.Namespace, device: torch.device) -> LVTINO:
-    """Solver with the embedded models, its options checked; see :func:`solver_for`."""
-    with user_errors():
-        schedule = Schedule.calibrated(eta=arguments.eta, num_steps=arguments.steps)
-        return LVTINO(schedule=schedule, seed=arguments.seed).to(device)
-
-
-def solver_for(arguments: argparse.Namespace, task: AnyTask, solver: LVTINO) -> LVTINO:
-    """The solver with the schedule of a problem, and the models asked for."""
-    video, image = solver.video_model, solver.image_model
-    published = _is_published(arguments)
-    given = load_settings(arguments)
-    options: dict[str, Any]
-    if given is not None and task.problem.linear:
-        options = given.options
-    elif given is not None:
-        msg = (
-            f"--settings cannot be followed for problem {task.problem.name}, which is not "
-            "linear: its schedule is the published one. Leave it out."
-        )
-        raise UserError(msg)
-    else:
-        asked = solver.schedule
-        options = {"schedule": _schedule_for(arguments, task.problem, asked, published)}
-    if published:
-        print("loading the published models", flush=True)
-        video, image = published_models(arguments, task.device)
-        if isinstance(options["schedule"], CalibratedSchedule):
-            measure_pixel_scales((video, image), *task.excerpt(), arguments.seed)
-    with user_errors():
-        return LVTINO(
-            video,
-            image,
-            **options,
-            seed=arguments.seed,
-            show_progress_bar=sys.stderr.isatty(),
-        )
-
-
-def load_settings(arguments: argparse.Namespace) -> Settings | None:
-    """What ``--settings`` names, and nothing that contradicts it."""
-    path = getattr(arguments, "settings", None)
-    if path is None:
-        return None
-    for option, value in (("--steps", arguments.steps), ("--eta", arguments.eta)):
-        if value is not None:
-            msg = f"--settings has what {option} says, too. Leave one of them out."
-            raise UserError(msg)
-    if _is_published(arguments):
-        msg = "--settings are of the embedded models: leave out --model, or --settings."
-        raise UserError(msg)
-    with user_errors():
-        return Settings.load(path)
-
-
-def _is_published(arguments: argparse.Namespace) -> bool:
-    return getattr(arguments, "model", "embedded") == "wan"
-
-
-def _schedule_for(
-    arguments: argparse.Namespace, problem: Problem, asked: SweepPlan, published: bool
-) -> SweepPlan:
-    """
-    The schedule of a problem: what the options ask for, else the setting made for it.
-
-    Settings exist for the embedded models, and published ones for the published models,
-    of which one alone may be used.
-    """
-    alone = arguments.eta in (0, 1)
-    if problem.linear:
-        if not published:
-            return Schedule.embedded(problem.name, arguments.eta, arguments.steps)
-        explicit = arguments.steps is not None or not (arguments.eta is None or alone)
-        if explicit or problem.name not in PUBLISHED_PROBLEMS:
-            return asked
-        return Schedule.published(problem.name)
-    eta = None if published and alone else arguments.eta
-    for option, value in (("--steps", arguments.steps), ("--eta", eta)):
-        if value is not None:
-            msg = (
-                f"{option} cannot be followed for problem {problem.name}, which is not "
-                "linear: its schedule is the published one. Leave it out."
-            )
-            raise UserError(msg)
-    return Schedule.published(problem.name)
 
 
 def solve(
@@ -416,7 +326,7 @@ def say_duration(
     windowed: Windowed | None,
 ) -> None:
     """How long a large video will take with the embedded models, about."""
-    if _is_published(arguments):
+    if is_published(arguments):
         return
     frames, overlap = (windowed.frames, windowed.overlap) if windowed else (None, 0)
     seconds = foresee_seconds(task, solver, arguments.samples, frames, overlap)
@@ -426,7 +336,7 @@ def say_duration(
 
 def foresee_memory(arguments: argparse.Namespace, task: Task) -> None:
     """Refuse what does not fit; what is simulated is restored in memory."""
-    if task.device.type == "cpu" and not _is_published(arguments):
+    if task.device.type == "cpu" and not is_published(arguments):
         window = getattr(arguments, "window", None)
         check_memory(task.physics.img_size, window, task.problem.frame_factor)
 
@@ -451,7 +361,7 @@ def restore_report(
             "image": _model_name(solver.image_model),
         },
         "weights": weights_entry(arguments, solver.video_model)
-        if _is_published(arguments)
+        if is_published(arguments)
         else None,
     }
 
