@@ -72,9 +72,10 @@ def main() -> None:
         inner = sorted(path.glob("*.mkv")) if path.is_dir() else []
         with tempfile.TemporaryDirectory() as scratch:
             code, said = run(inner[0] if inner else path, problem, Path(scratch))
+        ended = "-" if code is None else code
         said = said.replace(str(arguments.folder) + "/", "").replace("|", "/")
         rows.append(
-            f"| {path.name} | {entry.get('expected', '')} | {code} | {said[:300]} |"
+            f"| {path.name} | {entry.get('expected', '')} | {ended} | {said[:300]} |"
         )
         print(rows[-1], flush=True)
     (RESULTS / "cases-cpu.md").write_text("\n".join(rows) + "\n")
