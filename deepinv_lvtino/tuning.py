@@ -63,7 +63,7 @@ class Case:
 @dataclass
 class Tuning:
     r"""
-    A search for the settings of :class:`LVTINO`, which can be gone on with.
+    A search for the settings of :class:`deepinv_lvtino.LVTINO`, which can be gone on with.
 
     Trials are those of an Optuna study (a tree of Parzen estimators): first and last step
     as relative noise levels of the video model, number of sweeps, weight of the video
@@ -74,7 +74,7 @@ class Tuning:
     :param Sequence[Case] cases: what is restored, one or more.
     :param str name: of the study, for instance the operator's description.
     :param CalibratedSchedule shipped: settings to begin with.
-    :param str, optuna.storages.BaseStorage storage: where trials are kept: a file of
+    :param str storage: where trials are kept: a file of
         Optuna's journal, or a URL such as ``sqlite:///tuning.db``; ``None`` for memory.
     :param int seed: of samples and search.
     :param ConsistencyModel video_model: video prior, the embedded one by default.
@@ -148,7 +148,7 @@ class Tuning:
 
     def report(self) -> dict[str, Any]:
         r"""
-        How the best were found, for :meth:`Settings.save`.
+        How the best were found, for :meth:`deepinv_lvtino.optim.Settings.save`.
 
         :return: (dict) criterion, values of the best and of the first trial, clips, size.
         """

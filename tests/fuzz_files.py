@@ -34,6 +34,8 @@ import av
 import numpy as np
 from PIL import Image
 
+from deepinv_lvtino.datasets._names import only_this_file
+
 HEIGHT, WIDTH, FRAMES = 48, 64, 9
 SECONDS = 20.0
 KINDS = ("bits", "cut", "zeros", "dropped", "doubled")
@@ -170,9 +172,12 @@ def _ffmpeg_says(path: Path, container: str | None = None) -> str:
     try:
         with av.logging.Capture() as lines:
             try:
-                with av.open(
-                    str(path), format=container, metadata_errors="replace"
-                ) as file:
+                lenient = {
+                    name: value
+                    for name, value in only_this_file().items()
+                    if name == "metadata_errors"
+                }
+                with av.open(str(path), format=container, **lenient) as file:
                     stream = file.streams.video[0]
                     stream.codec_context.thread_count = 1
                     for _ in file.decode(stream):

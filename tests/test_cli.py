@@ -418,6 +418,15 @@ class TestDemoAndInfo:
         assert "exists" in fails(capsys, "demo", "-o", target, *small)
         assert run("demo", "-o", target, "--overwrite", *small) == 0
 
+    def test_demo_of_a_computed_clip_may_be_longer(self, tmp_path, capsys):
+        small = ("--size", "24x16", "--frames", "26", "--samples", "1", *FAST)
+        error = fails(capsys, "demo", "-o", tmp_path / "demo", *small)
+        assert "25 or less" in error
+        assert "--clip procedural" in error
+        computed = ("--clip", "procedural", "--problem", "B")
+        assert run("demo", "-o", tmp_path / "demo", *small, *computed) == 0
+        assert report_of(tmp_path / "demo" / "restored.json")["video"]["frames"] == 26
+
     def test_demo_needs_a_folder(self, tmp_path, capsys):
         (tmp_path / "demo").touch()
         assert "is a file" in fails(capsys, "demo", "-o", tmp_path / "demo")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from deepinv_lvtino.datasets import (
     VideoClip,
+    butterfly_clip,
     check_output,
     procedural_clip,
     read_video,
@@ -463,3 +464,19 @@ class TestProceduralClip:
             procedural_clip(2, 0, 5)
         with pytest.raises(ValueError, match="`seed`"):
             procedural_clip(2, 8, 8, seed=-1)
+
+
+def test_butterfly_is_a_real_clip_of_any_size_and_not_of_any_length():
+    clip = butterfly_clip()
+    assert clip.shape == (3, 25, 192, 320)
+    assert clip.dtype == torch.float32
+    assert 0 <= clip.min() < 0.1 < 0.8 < clip.max() <= 1
+    moved = clip.diff(dim=1).abs().mean(dim=(0, 2, 3))
+    assert moved.min() > 1e-3  # no frame stands still
+    assert moved.max() < 0.1  # and there is no cut
+    assert torch.equal(butterfly_clip(3), clip[:, :3])
+    small = butterfly_clip(2, 96, 160)
+    halved = torch.nn.functional.avg_pool2d(clip[:, :2], 2)
+    assert (small - halved).abs().mean() < 0.01
+    with pytest.raises(ValueError, match="`num_frames` must be 25 or less"):
+        butterfly_clip(26)

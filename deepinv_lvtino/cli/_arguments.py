@@ -154,9 +154,9 @@ def add_demo(commands: argparse._SubParsersAction) -> None:
         "demo",
         help="degrade, restore and score a built-in clip",
         description="""\
-Degrade, restore and score a procedural clip. Writes original.mp4, measurement.mp4,
-restored.mp4 (one sample), restored-mean.mp4, restored-std.png, restored-comparison.png
-and restored.json.""",
+Degrade, restore and score a built-in clip: a real one, or a computed one. Writes
+original.mp4, measurement.mp4, restored.mp4 (one sample), restored-mean.mp4,
+restored-std.png, restored-comparison.png and restored.json.""",
     )
     parser.add_argument(
         "-o",
@@ -165,7 +165,14 @@ and restored.json.""",
         metavar="DIR",
         help="folder to write into; default: %(default)s",
     )
-    _problem(parser, "name of the problem; default: A", default="A")
+    parser.add_argument(
+        "--clip",
+        choices=("butterfly", "procedural"),
+        default="butterfly",
+        help="butterfly: a real clip of 25 frames (default); procedural: a computed one of "
+        "any length",
+    )
+    _problem(parser, "name of the problem; default: sr4", default="sr4")
     _size(parser, "size of the clip; default: 320x192", default=(320, 192))
     parser.add_argument(
         "--frames",

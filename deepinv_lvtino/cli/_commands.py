@@ -46,8 +46,14 @@ from deepinv_lvtino.cli._solve import (
 from deepinv_lvtino.cli._solvers import load_settings, make_solver
 from deepinv_lvtino.cli._tasks import LongTask, Task, root_mean_square
 from deepinv_lvtino.cli._tune import tune as tune
-from deepinv_lvtino.datasets import procedural_clip, read_video, write_video
+from deepinv_lvtino.datasets import (
+    butterfly_clip,
+    procedural_clip,
+    read_video,
+    write_video,
+)
 from deepinv_lvtino.datasets._sampling import colour_is_coarse
+from deepinv_lvtino.datasets.butterfly import RATE
 from deepinv_lvtino.estimate import (
     LEAST_GAIN,
     SHARP,
@@ -57,7 +63,11 @@ from deepinv_lvtino.estimate import (
 from deepinv_lvtino.models import tiny_image, tiny_video
 from deepinv_lvtino.physics import PROBLEMS
 
-_DEMO_FPS = Fraction(24)
+#: Clips of the demonstration, and their frame rates.
+_DEMO_CLIPS = {
+    "butterfly": (butterfly_clip, RATE),
+    "procedural": (procedural_clip, Fraction(24)),
+}
 
 # Standard deviation of rounding to 8 bit.
 _ROUNDING = 1 / 255 / 12**0.5
@@ -156,7 +166,7 @@ def degrade(arguments: argparse.Namespace) -> None:
 
 
 def demo(arguments: argparse.Namespace) -> None:
-    """Degrade, restore and score a procedural clip."""
+    """Degrade, restore and score a built-in clip."""
     target = output_folder(arguments.output)
     if target.exists() and not target.is_dir():
         msg = f"{target} is a file; the demonstration needs a folder."
@@ -173,15 +183,20 @@ def demo(arguments: argparse.Namespace) -> None:
         solver = make_solver(arguments, device)
         watch = Stopwatch(device)
         width, height = arguments.size
+        make, fps = _DEMO_CLIPS[arguments.clip]
         with watch.stage("clip"):
-            frames = procedural_clip(arguments.frames, height, width)
+            try:
+                frames = make(arguments.frames, height, width)
+            except ValueError as error:
+                msg = f"--frames {arguments.frames}: {error} (--clip procedural)"
+                raise UserError(msg) from error
         with watch.stage("degrade"):
-            task = simulate(arguments, problem, frames, _DEMO_FPS, device)
+            task = simulate(arguments, problem, frames, fps, device)
         with user_errors():
             write_video(outputs.path(extra[0]), frames, task.fps)
             write_video(outputs.path(extra[1]), task.y[0], task.measurement_fps)
         metrics = restore_and_write(
-            arguments, task, outputs, output, watch, solver, "procedural_clip"
+            arguments, task, outputs, output, watch, solver, f"{arguments.clip}_clip"
         )
     print_scores(metrics)
     print(f"written to {target}; look at {beside(output, '-comparison.png')} first")

@@ -1,8 +1,9 @@
-r"""Videos: files and folders of frames, and procedural clips."""
+r"""Videos: files and folders of frames, and built-in clips."""
 
 from __future__ import annotations
 
 from deepinv_lvtino.datasets._streams import Companions, find_companions
+from deepinv_lvtino.datasets.butterfly import butterfly_clip
 from deepinv_lvtino.datasets.collections import (
     VideoCollection,
     adobe240,
@@ -32,6 +33,7 @@ __all__ = [
     "VideoClip",
     "VideoCollection",
     "adobe240",
+    "butterfly_clip",
     "check_output",
     "dead_leaves_clip",
     "dead_leaves_pool",

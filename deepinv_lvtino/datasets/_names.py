@@ -49,18 +49,24 @@ def check_size(path: Path, height: int, width: int) -> None:
         raise TooLarge(msg)
 
 
+#: From this version on PyAV takes names in any encoding unasked.
+_LENIENT = 19
+
+
 def only_this_file() -> dict[str, Any]:
     r"""
     Options of ``av.open`` for reading one video file and nothing else.
 
     :return: (dict) the options.
     """
-    return {
-        "options": {
-            "protocol_whitelist": "file",
-            "format_whitelist": _FORMATS,
-            "max_pixels": str(LARGEST),
-        },
-        # names in other encodings than UTF-8 are no reason to fail
-        "metadata_errors": "replace",
+    import av
+
+    options = {
+        "protocol_whitelist": "file",
+        "format_whitelist": _FORMATS,
+        "max_pixels": str(LARGEST),
     }
+    if int(av.__version__.partition(".")[0]) >= _LENIENT:
+        return {"options": options}
+    # names in other encodings than UTF-8 are no reason to fail
+    return {"options": options, "metadata_errors": "replace"}

@@ -125,7 +125,7 @@ class Settings:
 
         :param str path: the file.
         :param str operator: description of the operator that they are for.
-        :param dict found: how they were found, see :mod:`deepinv_lvtino.tuning`.
+        :param dict found: how they were found, see :class:`deepinv_lvtino.tuning.Tuning`.
         :param bool overwrite: replace a file that exists.
         :raises FileExistsError: if it exists and may not be replaced.
         """
