@@ -20,6 +20,11 @@ LEAST_VALUES = 1e7
 _FRAMES, _SIDES = 8, (48, 112)
 
 
+#: What a value of a large video takes more than one of a small one, which the processor's
+#: cache holds: 1.4 to 1.9 were measured (``benchmarks/memory.py``).
+_LARGER = 1.6
+
+
 def foresee_seconds(
     task: AnyTask, solver: LVTINO, samples: int, window: int | None, overlap: int
 ) -> float | None:
@@ -67,7 +72,7 @@ def foresee_seconds(
     (small, brief), (large, long) = spent[1:]
     rate = max(long - brief, 0.5 * long) / (large - small)
     again = 1.0 if window is None else window / max(1, window - overlap)
-    return samples * rate * values * again
+    return _LARGER * samples * rate * values * again
 
 
 def _corner(
