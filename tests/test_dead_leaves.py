@@ -8,18 +8,18 @@ import torch
 
 from deepinv_lvtino.datasets import (
     DeadLeavesVideos,
-    dead_leaves,
     dead_leaves_clip,
     dead_leaves_pool,
 )
+from deepinv_lvtino.datasets.dead_leaves import sheets, videos
 
 SIZE = 96
 
 
-def use(patch, sheets, size):
-    patch.setattr(dead_leaves, "NUM_SHEETS", sheets)
-    patch.setattr(dead_leaves, "SHEET_SIZE", size)
-    dead_leaves._sheet.cache_clear()
+def use(patch, count, size):
+    patch.setattr(sheets, "NUM_SHEETS", count)
+    patch.setattr(sheets, "SHEET_SIZE", size)
+    sheets.sheet.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -27,13 +27,13 @@ def small_sheets(monkeypatch):
     """Fewer and smaller sheets than a training uses, to keep the tests quick."""
     use(monkeypatch, 3, 200)
     yield
-    dead_leaves._sheet.cache_clear()
+    sheets.sheet.cache_clear()
 
 
 @pytest.fixture(scope="module")
 def clips():
     with pytest.MonkeyPatch.context() as patch:
-        use(patch, 12, dead_leaves.SHEET_SIZE)
+        use(patch, 12, sheets.SHEET_SIZE)
         stack = [dead_leaves_clip(i, 4, SIZE, SIZE, seed=1) for i in range(32)]
     return torch.stack(stack)
 
@@ -43,7 +43,7 @@ def test_repeatable_and_distinct():
     assert clip.shape == (3, 3, 20, 24)
     assert clip.dtype == torch.float32
     state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    dead_leaves._sheet.cache_clear()
+    sheets.sheet.cache_clear()
     dead_leaves_clip(6, 3, 20, 24, seed=2)  # what was drawn before does not matter
     assert torch.equal(dead_leaves_clip(5, 3, 20, 24, seed=2), clip)
     assert not torch.equal(dead_leaves_clip(6, 3, 20, 24, seed=2), clip)
@@ -181,8 +181,8 @@ class TestPool:
 
     def test_same_with_any_number_of_workers(self, tmp_path, monkeypatch):
         monkeypatch.undo()  # processes of their own know nothing of the smaller sheets
-        dead_leaves._sheet.cache_clear()
-        monkeypatch.setattr(dead_leaves, "_PART", 1)
+        sheets.sheet.cache_clear()
+        monkeypatch.setattr(videos, "_PART", 1)
         pools = [
             np.load(
                 dead_leaves_pool(tmp_path / f"{n}.npy", 3, 1, 6, 8, workers=n)
@@ -199,7 +199,7 @@ class TestPool:
             msg = "out of power"
             raise RuntimeError(msg)
 
-        monkeypatch.setattr(dead_leaves, "dead_leaves_clip", fail)
+        monkeypatch.setattr(videos, "dead_leaves_clip", fail)
         with pytest.raises(RuntimeError, match="out of power"):
             dead_leaves_pool(path, 2, 1, 6, 8, workers=1)
         assert path.read_bytes() == before

@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from deepinv_lvtino.datasets import dead_leaves, read_video, write_video
+from deepinv_lvtino.datasets import read_video, write_video
 from deepinv_lvtino.datasets._encode import encode_file
+from deepinv_lvtino.datasets.dead_leaves import sheets
 from deepinv_lvtino.models import TinyNetwork, load_tiny
 from deepinv_lvtino.training import PoolClips, TrainingOptions
 from deepinv_lvtino.training import pool as pool_module
@@ -30,11 +31,11 @@ from test_training import GaussianNetwork
 
 @pytest.fixture(autouse=True)
 def small_sheets(monkeypatch):
-    monkeypatch.setattr(dead_leaves, "NUM_SHEETS", 2)
-    monkeypatch.setattr(dead_leaves, "SHEET_SIZE", 200)
-    dead_leaves._sheet.cache_clear()
+    monkeypatch.setattr(sheets, "NUM_SHEETS", 2)
+    monkeypatch.setattr(sheets, "SHEET_SIZE", 200)
+    sheets.sheet.cache_clear()
     yield
-    dead_leaves._sheet.cache_clear()
+    sheets.sheet.cache_clear()
 
 
 def smooth(height, width, seed=0):

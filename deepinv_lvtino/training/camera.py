@@ -9,7 +9,6 @@ from torch import Tensor
 
 from deepinv_lvtino.datasets._motion import (
     MotionPath,
-    Outline,
     camera_speed,
     combined,
     moved,
@@ -17,6 +16,7 @@ from deepinv_lvtino.datasets._motion import (
     random_path,
     seen,
 )
+from deepinv_lvtino.datasets.dead_leaves.outlines import Outline
 
 _MOMENTS = 6  # in which the shutter is open, of a frame with motion blur
 _FINE = 1.5  # pixels of a photograph for one of a frame, at most
