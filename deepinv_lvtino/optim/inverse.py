@@ -50,7 +50,8 @@ def filled_inverse(y: Tensor, physics: Physics) -> Tensor:
     Behind a mask (:class:`deepinv_lvtino.physics.VideoInpainting`), pixels that are not
     seen come from those around them, over many if the hole is large (the pull-push
     algorithm): black, as the pseudo-inverse leaves them, is what few iterations of a
-    variation do not forget, and what no flow can follow. Every other operator has its pseudo-inverse.
+    variation do not forget, and what no flow can follow. Every other operator has its
+    pseudo-inverse.
 
     :param torch.Tensor y: measurement.
     :param deepinv.physics.Physics physics: measurement operator.
