@@ -25,7 +25,7 @@ from torch.nn.functional import interpolate
 
 from deepinv_lvtino import LVTINO, make_problem
 from deepinv_lvtino.datasets import read_video, resize_video
-from deepinv_lvtino.datasets.video import to_levels
+from deepinv_lvtino.datasets._writing import to_levels
 from deepinv_lvtino.optim import motion_start
 
 CPU = torch.device("cpu")

@@ -359,7 +359,7 @@ class TestWriting:
                 raise RuntimeError(msg)
             return np.zeros((H, W, 3), np.uint8)
 
-        monkeypatch.setattr("deepinv_lvtino.datasets.video.to_levels", fail)
+        monkeypatch.setattr("deepinv_lvtino.datasets._writing.to_levels", fail)
         with pytest.raises(RuntimeError, match="out of power"):
             write_video(path, patches(4), 25, overwrite=True)
         monkeypatch.undo()

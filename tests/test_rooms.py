@@ -23,10 +23,6 @@ CIRCLES: list[set[str]] = []
 LONG_MODULES = {
     "_staging",
     "benchmark.run",
-    "cli._arguments",
-    "datasets._decode",
-    "datasets.dead_leaves",
-    "datasets.video",
     "models._checkpoints",
     "models.adapter",
     "models.tiny",

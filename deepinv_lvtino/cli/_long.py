@@ -29,7 +29,7 @@ from deepinv_lvtino.cli._solve import (
 )
 from deepinv_lvtino.cli._tasks import LongTask
 from deepinv_lvtino.datasets._encode import GrowingVideo
-from deepinv_lvtino.datasets.video import write_images
+from deepinv_lvtino.datasets._writing import write_images
 from deepinv_lvtino.models import OutOfMemory
 from deepinv_lvtino.optim import LVTINO, Windowed, WindowState
 from deepinv_lvtino.optim.windowed import in_time

@@ -2,7 +2,9 @@ r"""Videos: files and folders of frames, and built-in clips."""
 
 from __future__ import annotations
 
+from deepinv_lvtino.datasets._clips import StoredVideo, VideoClip
 from deepinv_lvtino.datasets._streams import Companions, find_companions
+from deepinv_lvtino.datasets._writing import check_output, write_video
 from deepinv_lvtino.datasets.butterfly import butterfly_clip
 from deepinv_lvtino.datasets.collections import (
     VideoCollection,
@@ -16,15 +18,7 @@ from deepinv_lvtino.datasets.dead_leaves import (
     dead_leaves_pool,
 )
 from deepinv_lvtino.datasets.procedural import procedural_clip
-from deepinv_lvtino.datasets.video import (
-    StoredVideo,
-    VideoClip,
-    check_output,
-    open_video,
-    read_video,
-    resize_video,
-    write_video,
-)
+from deepinv_lvtino.datasets.video import open_video, read_video, resize_video
 
 __all__ = [
     "Companions",

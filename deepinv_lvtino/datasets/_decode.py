@@ -2,13 +2,9 @@ r"""Decoding of video files through PyAV, and the checks that nothing is missing
 
 from __future__ import annotations
 
-import math
 import re
-from bisect import bisect
-from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,23 +21,13 @@ from deepinv_lvtino.datasets._names import (
     check_size,
     only_this_file,
 )
+from deepinv_lvtino.datasets._rates import frame_rate
 from deepinv_lvtino.datasets._stored import Frames
 from deepinv_lvtino.datasets._streams import choose_video
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
     from av.video.stream import VideoStream
-
-_CFR_REMEDY = (
-    "Have frames repeated and left out by their times (`constant_rate=True`, on the "
-    "command line --rate constant), or encode it again at a constant rate."
-)
-_COMMON_RATES = [
-    Fraction(n) for n in (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 100, 120)
-]
-_COMMON_RATES += [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120, 240)]
-_COMMON_RATES += [Fraction(n) for n in (240, 480, 960)]
-
 
 _FLATTEN = (
     "What is transparent takes its colour from what is behind it. Put it on a background "
@@ -138,7 +124,7 @@ def decode_file(
                 raise ValueError(msg)
             if known.fault:
                 faults.add(known.fault)
-            rate, order, notes = _frame_rate(
+            rate, order, notes = frame_rate(
                 faults, stream, reading.times, conversions.constant_rate
             )
             if reading.ended:
@@ -325,82 +311,6 @@ def _turn(path: Path, rgb: np.ndarray, frame: VideoFrame) -> np.ndarray:
         )
         raise ValueError(msg)
     return rgb[:: 1 if y_sign > 0 else -1, :: 1 if x_sign > 0 else -1]
-
-
-def _frame_rate(
-    faults: Faults, stream: VideoStream, times: list[Fraction | None], constant: bool
-) -> tuple[Fraction, list[int] | None, list[str]]:
-    """
-    The rate on which all time stamps lie, up to the rounding of the container.
-
-    Of a damaged file it is the one that it declares, frames being missing. Of frames at
-    uneven times it is a common one near to the usual one, if that is asked for, with the
-    frame that is shown at each of its moments, and what that means in words.
-    """
-    declared = [stream.guessed_rate, stream.average_rate, stream.base_rate]
-    rates = [Fraction(rate) for rate in declared if rate]
-    known = [time for time in times if time is not None]
-    if len(known) == len(times) > 1:
-        span = known[-1] - known[0]
-        if span > 0:
-            mean = (len(known) - 1) / span
-            close = [rate for rate in _COMMON_RATES if abs(rate / mean - 1) < 0.005]
-            rates += sorted(close, key=lambda rate: abs(rate - mean))
-        unit = Fraction(stream.time_base or Fraction(1, 1000))
-        for rate in rates:
-            if _fits(known, rate, unit):
-                return rate, None, []
-        if constant and span > 0:
-            return _resampled(faults.path, known)
-        if faults.notes and rates:
-            faults.add("has gaps in time, which are closed up")
-            return rates[0], None, []
-        steps = [float(b - a) * 1000 for a, b in pairwise(known)]
-        msg = (
-            f"`path`: {faults.path} has a variable frame rate (frames {min(steps):.4g} to "
-            f"{max(steps):.4g} ms apart), but frames must be equally spaced in time. "
-            f"{_CFR_REMEDY}"
-        )
-        raise ValueError(msg)
-    if not rates:
-        msg = f"`path`: {faults.path} does not say its frame rate. {_CFR_REMEDY}"
-        raise ValueError(msg)
-    return rates[0], None, []
-
-
-def _resampled(
-    path: Path, times: list[Fraction]
-) -> tuple[Fraction, list[int], list[str]]:
-    """Frames shown at the moments of the common rate nearest to their usual distance."""
-    steps = [float(b - a) for a, b in pairwise(times)]
-    usual = float(np.median([step for step in steps if step > 0]))
-    rate = min(_COMMON_RATES, key=lambda rate: abs(math.log(rate * usual)))
-    count = round((times[-1] - times[0]) * rate) + 1
-    # the last frame that begins before the middle of a moment
-    starts = [float((time - times[0]) * rate) for time in times]
-    order = [bisect(starts, k + 0.5) - 1 for k in range(count)]
-    uses = Counter(order)
-    doubled = [k for k, used in uses.items() if used > 1]
-    dropped = [k for k in range(len(times)) if k not in uses]
-    notes = [f"{path} has a variable frame rate, resampled at {float(rate):.6g} Hz"]
-    for words, numbers in (("repeated", doubled), ("left out", dropped)):
-        if numbers:
-            few = ", ".join(map(str, numbers[:20]))
-            more = ", ..." if len(numbers) > 20 else ""
-            notes.append(f"{len(numbers)} frames are {words}: {few}{more}")
-    return rate, order, notes
-
-
-def _fits(times: list[Fraction], rate: Fraction, unit: Fraction) -> bool:
-    period = 1 / rate
-    step_slack = float(2 * unit + period / 20)
-    total_slack = float(2 * unit + period / 2)
-    return all(
-        abs(float(b - a - period)) <= step_slack for a, b in pairwise(times)
-    ) and all(
-        abs(float(time - times[0] - i * period)) <= total_slack
-        for i, time in enumerate(times)
-    )
 
 
 def _check_index(faults: Faults, stream: VideoStream) -> None:

@@ -16,14 +16,11 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from deepinv_lvtino.datasets._clips import VideoClip
 from deepinv_lvtino.datasets._damage import check_damaged
 from deepinv_lvtino.datasets._images import list_frames, natural_key
-from deepinv_lvtino.datasets.video import (
-    VIDEO_SUFFIXES,
-    VideoClip,
-    read_video,
-    resize_video,
-)
+from deepinv_lvtino.datasets._writing import VIDEO_SUFFIXES
+from deepinv_lvtino.datasets.video import read_video, resize_video
 from deepinv_lvtino.utils import check_counts, check_integer
 
 #: Suffixes of the files that count as videos in a collection.
