@@ -11,7 +11,7 @@ from deepinv.physics import Blur
 from PIL import Image
 
 from deepinv_lvtino import LVTINO, make_problem
-from deepinv_lvtino.cli import _arguments, main
+from deepinv_lvtino.cli import _options, main
 from deepinv_lvtino.datasets import procedural_clip, read_video, write_video
 from deepinv_lvtino.physics import (
     ALIASES,
@@ -28,7 +28,7 @@ SIZE = (3, 8, 24, 32)
 
 
 def test_the_command_line_says_the_same_words():
-    assert description.VOCABULARY == _arguments.VOCABULARY
+    assert description.VOCABULARY == _options.VOCABULARY
 
 
 @pytest.mark.parametrize(

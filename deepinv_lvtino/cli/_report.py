@@ -27,7 +27,7 @@ from deepinv_lvtino._schema import (
     table,
     text,
 )
-from deepinv_lvtino.cli._arguments import GRIDS, TIME_BORDERS
+from deepinv_lvtino.cli._options import GRIDS, TIME_BORDERS
 from deepinv_lvtino.cli._outputs import beside
 from deepinv_lvtino.datasets._images import list_frames
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from deepinv_lvtino.cli._arguments import (
+from deepinv_lvtino.cli._options import (
     _command,
     _common,
     _operator,
