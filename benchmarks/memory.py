@@ -4,8 +4,9 @@ The memory of a restoration: foreseen by the command line, and measured.
 One sample of problem B from a file, as ``deepinv-lvtino restore`` on the CPU, for several
 sizes: what it says it will take, the peak resident memory of the process less what it held
 before the work, and seconds. With ``--pieces`` also one evaluation of the embedded video
-network on the largest size, in pieces that stay in the processor's cache (as it is) and all
-at once, each in a process of its own. Usage::
+network on the largest size, in pieces that stay in the processor's cache (as it is), all at
+once, and all at once with the allocator as it is by default (before), each in a process of
+its own. Usage::
 
     python benchmarks/memory.py [--sizes 25x192x320 ...] [--pieces] [--quick]
 """
@@ -42,8 +43,9 @@ EVALUATE = """
 import sys, time, torch
 from deepinv_lvtino._allocator import keep_freed_memory
 from deepinv_lvtino.models import tiny, tiny_video
-keep_freed_memory()
-if sys.argv[1] == "whole":
+if sys.argv[1] != "before":
+    keep_freed_memory()
+if sys.argv[1] != "pieces":
     tiny.PIECE = sys.maxsize
 size = tuple(map(int, sys.argv[2].split("x")))
 denoise = tiny_video().as_denoiser()
@@ -100,7 +102,7 @@ def restore(size: str, idle: float) -> Row:
 def evaluate(size: str, idle: float) -> list[Row]:
     r"""The video network, in pieces and all at once."""
     rows = []
-    for how in ("pieces", "whole"):
+    for how in ("pieces", "whole", "before"):
         said, _, _, peak = run([sys.executable, "-c", EVALUATE, how, size])
         rows.append(
             {"evaluation": how, "size": size, "seconds": float(said)}
