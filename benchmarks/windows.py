@@ -4,7 +4,9 @@ Windows of time against the whole clip: quality, seams, latency and frames a sec
 Problems A and B (a border of time that replicates) at noise 0.001 with the embedded models
 and one sample, whole and by windows of 17 frames that overlap by 4. Frame-difference errors
 are those of pairs of frames across which one window hands over to the next, and of all
-others. The windows are causal: latency is the time to the first frames. Usage::
+others. Windows are causal, and latency is the time to the first frames; or they go in
+both directions, and all frames are there at the end. A figure shows the errors over time.
+Usage::
 
     python benchmarks/windows.py [--clip FILE] [--frames 41] [--quick]
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from embedded_models import RESULTS, Row, write_csv
@@ -23,7 +26,7 @@ from torch import Tensor
 from deepinv_lvtino import LVTINO, Schedule, make_problem
 from deepinv_lvtino.optim import Windowed
 from deepinv_lvtino.optim.long import temporal_matrix
-from deepinv_lvtino.optim.windowed import plan
+from deepinv_lvtino.optim.windows import plan
 
 WINDOW, OVERLAP = 17, 4
 
@@ -32,8 +35,9 @@ def psnr(u: Tensor, x: Tensor) -> float:
     return float(-10 * (u.clamp(0, 1) - x).square().mean().log10())
 
 
-def compare(x: Tensor) -> list[Row]:
+def compare(x: Tensor) -> tuple[list[Row], dict[str, dict[str, Any]]]:
     rows: list[Row] = []
+    curves: dict[str, dict[str, Any]] = {}
     for problem in "AB":
         rng = torch.Generator().manual_seed(2**31)
         physics = make_problem(
@@ -45,19 +49,23 @@ def compare(x: Tensor) -> list[Row]:
         seams = torch.zeros(x.shape[2] - 1, dtype=torch.bool)
         for window in windows[1:]:  # over the overlap and into it
             seams[window.start - 1 : window.start + window.known] = True
-        for name in ("whole", "windows"):
+        curves[problem] = {"seams": seams.tolist()}
+        for name in ("whole", "windows", "windows, both directions"):
             start = time.perf_counter()
             latency = None
             if name == "whole":
                 u = solver(y, physics)
-            else:
+            elif name == "windows":
                 pieces = []
                 for piece in Windowed(solver, WINDOW, OVERLAP).stream(y, physics):
                     latency = latency or time.perf_counter() - start
                     pieces.append(piece)
                 u = torch.cat(pieces, dim=2)
+            else:
+                u = Windowed(solver, WINDOW, OVERLAP, order="both")(y, physics)
             seconds = time.perf_counter() - start
             error = (u - x).diff(dim=2).square().mean(dim=(0, 1, 3, 4)).sqrt() * 100
+            curves[problem][name] = [round(value, 3) for value in error.tolist()]
             rows.append(
                 {
                     "problem": problem,
@@ -71,7 +79,28 @@ def compare(x: Tensor) -> list[Row]:
                 }
             )
             print(rows[-1], flush=True)
-    return rows
+    return rows, curves
+
+
+def draw(curves: dict[str, dict[str, Any]], path: Path) -> None:
+    """Frame-difference error over time, the seams marked."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(len(curves), 1, figsize=(7, 4.6), sharex=True)
+    for axis, (problem, lines) in zip(axes, curves.items(), strict=True):
+        for number, seam in enumerate(lines["seams"]):
+            if seam:
+                axis.axvspan(number + 0.5, number + 1.5, color="0.88", lw=0)
+        for name, values in lines.items():
+            if name != "seams":
+                times = range(1, len(values) + 1)
+                axis.plot(times, values, label=name, lw=1.3)
+        axis.set_ylabel("error (%)")
+        axis.set_title(f"problem {problem}", fontsize=10)
+    axes[-1].set_xlabel("frame (difference with the one before); grey: seams")
+    axes[0].legend(fontsize=8, ncols=3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
 
 
 def main() -> None:
@@ -81,7 +110,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small size, not saved")
     arguments = parser.parse_args()
     size = (96, 160) if arguments.quick else (192, 320)
-    rows = compare(load_clip(arguments.clip, (arguments.frames, *size)))
+    rows, curves = compare(load_clip(arguments.clip, (arguments.frames, *size)))
     if not arguments.quick:
         name = "procedural" if arguments.clip is None else Path(arguments.clip).stem
         write_csv(rows, RESULTS / f"windows-{name}-cpu.csv")
@@ -91,8 +120,10 @@ def main() -> None:
                 "benchmark": f"windows of {WINDOW} frames, overlap {OVERLAP}, clip {name}",
                 **provenance(torch.device("cpu")),
                 "rows": rows,
+                "frame-difference errors (%)": curves,
             },
         )
+        draw(curves, RESULTS / f"windows-{name}-cpu.png")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from deepinv_lvtino.datasets._stored import Frames
 from deepinv_lvtino.models import spectral_image, spectral_video
 from deepinv_lvtino.optim import FrameNoise, LongPhysics, Windowed
 from deepinv_lvtino.optim.long import TemporalRows, temporal_matrix
-from deepinv_lvtino.optim.windowed import plan, scene_cuts
+from deepinv_lvtino.optim.windows import plan, plan_both, scene_cuts
 from deepinv_lvtino.physics import (
     FramewisePhysics,
     SeparableVideoPhysics,
@@ -152,6 +152,142 @@ def test_the_sampler_in_windows_is_near_the_whole_and_has_no_seam():
     assert error[seams].mean() < 1.25 * error.mean()
     again = Windowed(solver, frames=16, overlap=4)(y, physics)
     assert torch.equal(again, found)
+
+
+BOTH = {"order": "both"}
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 4])
+@pytest.mark.parametrize("frames", [8, 9, 40])
+def test_frames_by_themselves_are_exact_in_both_directions(frames, overlap):
+    physics = sr4(23)
+    y = rand(2, *physics.measurement_size)
+    found = Windowed(PseudoInverse(), frames, overlap, **BOTH)(y, physics)
+    torch.testing.assert_close(found, physics.A_dagger(y), rtol=0, atol=1e-9)
+    framewise = FramewisePhysics(Inpainting((3, 16, 24), mask=0.5))
+    y = framewise.A(rand(1, 3, 23, 16, 24, dtype=torch.float32))
+    found = Windowed(PseudoInverse(), frames, overlap, **BOTH)(y, framewise)
+    torch.testing.assert_close(found, framewise.A_dagger(y))
+
+
+@pytest.mark.parametrize("name", ["A", "C"])
+def test_groups_of_frames_are_exact_in_both_directions(name):
+    physics = make_problem(name, (1, 41, 16, 24), dtype=torch.float64)
+    y = physics.A(rand(1, *physics.img_size))
+    found = Windowed(PseudoInverse(), frames=17, overlap=0, **BOTH)(y, physics)
+    torch.testing.assert_close(found, physics.A_dagger(y), rtol=0, atol=1e-9)
+
+
+class Truth(Reconstructor):
+    """Knows the video, and checks that what it is given is a measurement of it."""
+
+    def __init__(self, x, windows):
+        super().__init__()
+        self.x, self.left = x, list(windows)
+
+    def forward(self, y, physics):
+        window = self.left.pop(0)
+        part = self.x[:, :, window.start : window.stop]
+        torch.testing.assert_close(physics.A(part), y, rtol=0, atol=1e-9)
+        # the known frames are data, in the sequence of time
+        known = window.known + window.after
+        assert y.shape[2] == window.measured[1] - window.measured[0] + known
+        return part
+
+
+@pytest.mark.parametrize("border", ["replicate", "reflect"])
+@pytest.mark.parametrize("name", ["A", "B", "sr4-temporal", "deblur-temporal"])
+@pytest.mark.parametrize(("frames", "overlap"), [(17, 0), (17, 5), (16, 4)])
+@pytest.mark.parametrize("order", ["causal", "both"])
+def test_data_of_a_window_are_those_of_the_truth(name, border, frames, overlap, order):
+    """The shares of frames outside are right to the last digit, on both sides."""
+    physics = make_problem(
+        name, (1, 61, 16, 24), 0.001, time_border=border, dtype=torch.float64
+    )
+    x = translating(61, 16, 24, speed=1)[:, :1].double()
+    y = physics.A(x)
+    plans = {"causal": plan, "both": plan_both}
+    windows = plans[order](temporal_matrix(physics, 0), frames, overlap)
+    solver = Truth(x, windows)
+    found = Windowed(solver, frames, overlap, cuts=False, order=order)(y, physics)
+    torch.testing.assert_close(found, x, rtol=0, atol=1e-9)
+    assert not solver.left
+
+
+@pytest.mark.parametrize("border", ["replicate", "reflect", "constant"])
+@pytest.mark.parametrize("total", [17, 41, 50, 56, 61])
+def test_both_directions_cover_frames_and_measurements(border, total):
+    matrix = TemporalBlur((1, total, 1, 1), 7, padding=border).temporal
+    windows = plan_both(matrix, 17, 4)
+    decided = torch.zeros(total, dtype=torch.bool)
+    measured = torch.zeros(total, dtype=torch.bool)
+    for window in windows:
+        before = decided[: window.start].any() and decided[window.start - 1]
+        assert window.known == int(
+            decided[window.start : window.stop - window.after].sum()
+        )
+        assert window.after == int(
+            decided[window.stop - window.after : window.stop].sum()
+        )
+        assert window.fresh == (window.known == window.after == 0)
+        assert bool(before) == (window.known > 0)
+        decided[window.start : window.stop] = True
+        rows = matrix[slice(*window.measured)].abs().sum(0).nonzero().flatten()
+        assert bool(
+            decided[rows].all()
+        )  # nothing is asked of frames that are not known
+        measured[slice(*window.measured)] = True
+    assert bool(decided.all() & measured.all())
+    if total > 40:
+        assert any(window.known and window.after for window in windows)
+
+
+def test_scenes_are_apart_in_both_directions():
+    scenes = [translating(24, 32, 48, speed=1, seed=seed) for seed in (1, 2)]
+    scenes[1] = 1 - 0.7 * scenes[1]
+    x = torch.cat(scenes, dim=2)
+    physics = make_problem("A", tuple(x.shape[1:]), time_border="replicate")
+    solver = Windowed(Closest(), 8, 4, order="both")
+    found = solver(physics.A(x), physics)
+    for place, scene in enumerate(scenes):
+        alone = make_problem("A", tuple(scene.shape[1:]), time_border="replicate")
+        part = found[:, :, 24 * place : 24 * place + 24]
+        torch.testing.assert_close(part, solver(alone.A(scene), alone))
+
+
+def test_both_directions_are_near_the_whole_and_have_no_seam():
+    x = translating(33, 32, 48, speed=1)
+    physics = make_problem(
+        "A", tuple(x.shape[1:]), rng=torch.Generator().manual_seed(1)
+    )
+    y = physics(x)
+    schedule = Schedule.calibrated(0.01, 0.9, 2, init="tv")
+    solver = LVTINO(spectral_video(), spectral_image(), schedule=schedule, seed=0)
+    whole = solver(y, physics)
+    found = Windowed(solver, frames=16, overlap=4, order="both")(y, physics)
+    assert psnr(found, x) > psnr(whole, x) - 0.6
+    error = (found - x).diff(dim=2).square().mean(dim=(0, 1, 3, 4)).sqrt()
+    seams = [11, 12, 15, 23, 24, 27]
+    assert error[seams].mean() < 1.25 * error.mean()
+
+
+def test_both_directions_and_what_contradicts_them():
+    physics = sr4(23)
+    y = rand(1, *physics.measurement_size)
+    windowed = Windowed(PseudoInverse(), 8, 2, order="both")
+    with pytest.raises(ValueError, match="out of their sequence"):
+        next(windowed.stream(y, physics))
+    with pytest.raises(ValueError, match="out of their sequence"):
+        next(windowed.resume(y, physics))
+    with pytest.raises(ValueError, match="`order` must be 'causal' or 'both'"):
+        Windowed(PseudoInverse(), 8, 2, order="backwards")
+    with pytest.raises(ValueError, match="meets the next but one"):
+        Windowed(PseudoInverse(), 8, 6, order="both")(y, physics)
+    long = make_problem("B", (3, 30, 16, 16), time_border="replicate")
+    with pytest.raises(ValueError, match="`frames` must be larger"):
+        Windowed(PseudoInverse(), 5, 2, order="both")(
+            long.A(rand(1, *long.img_size, dtype=torch.float32)), long
+        )
 
 
 def test_what_cannot_be_cut_is_refused():

@@ -32,7 +32,7 @@ from deepinv_lvtino.datasets._encode import GrowingVideo
 from deepinv_lvtino.datasets._writing import write_images
 from deepinv_lvtino.models import OutOfMemory
 from deepinv_lvtino.optim import LVTINO, Windowed, WindowState
-from deepinv_lvtino.optim.windowed import in_time
+from deepinv_lvtino.optim.windows import in_time
 from deepinv_lvtino.physics import SeparableVideoPhysics, VideoInpainting
 
 _BYTES_KEPT = 2  # for each value of the video

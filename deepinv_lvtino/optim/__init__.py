@@ -29,7 +29,12 @@ from deepinv_lvtino.optim.long import LongPhysics
 from deepinv_lvtino.optim.lvtino import LVTINO
 from deepinv_lvtino.optim.measured_motion import measured_motion, start_motion
 from deepinv_lvtino.optim.motion_tv import MotionTV, MotionTVIteration
-from deepinv_lvtino.optim.noise import SeededNoise, element_seed, global_noise
+from deepinv_lvtino.optim.noise import (
+    FrameNoise,
+    SeededNoise,
+    element_seed,
+    global_noise,
+)
 from deepinv_lvtino.optim.priors import ProductOfExperts, SAEPrior
 from deepinv_lvtino.optim.schedule import Schedule
 from deepinv_lvtino.optim.settings import Settings
@@ -55,7 +60,7 @@ from deepinv_lvtino.optim.tv import (
     video_motion,
 )
 from deepinv_lvtino.optim.variation_start import tv_start
-from deepinv_lvtino.optim.windowed import FrameNoise, Windowed, WindowState
+from deepinv_lvtino.optim.windowed import Windowed, WindowState
 
 __all__ = [
     "FrameNoise",

@@ -2,7 +2,9 @@ r"""Where the sampler's noise comes from."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,6 +14,9 @@ from deepinv_lvtino.utils import check_seed
 
 #: From the label of a draw and a tensor to standard normal noise like it.
 NoiseSource = Callable[[str, Tensor], Tensor]
+
+# side of the squares of a latent frame that have noise of their own, for tiles
+_SQUARE = 32
 
 #: One seed, or one per element of the batch.
 Seed = int | Sequence[int]
@@ -103,6 +108,89 @@ class SeededNoise:
             seed = element_seed(seed, index) if isinstance(seed, int) else seed[index]
             self._generators[key] = torch.Generator(device).manual_seed(seed)
         return self._generators[key]
+
+
+class FrameNoise:
+    r"""
+    Standard normal noise that belongs to the frames of a long video.
+
+    Every latent frame has a generator of its own, from seed, label and number, so that
+    overlapping windows have the same noise where they show the same. In the same way,
+    every square of a latent frame has one where the video is cut into tiles.
+
+    :param int seed: seed.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def of(self, start: int, frames: int) -> FramesNoise:
+        r"""
+        Noise source of a window.
+
+        :param int start: its first frame.
+        :param int frames: its number of frames.
+        :return: (Callable) ``(label, like)`` to noise, for :class:`LVTINO`.
+        """
+        return FramesNoise(self.seed, start, frames)
+
+
+@dataclass(frozen=True)
+class FramesNoise:
+    r"""
+    Noise source of some frames of a :class:`FrameNoise`.
+
+    :param int seed: seed.
+    :param int start: first frame.
+    :param int frames: number of frames.
+    :param Callable corner: from label and latent to the row and the column of the whole
+        latent frame that the latent begins at, if it is that of a tile.
+    """
+
+    seed: int
+    start: int
+    frames: int
+    corner: Callable[[str, Tensor], tuple[int, int]] | None = None
+
+    def __call__(self, label: str, like: Tensor) -> Tensor:
+        r"""
+        Draw a noise tensor.
+
+        :param str label: name of the draw.
+        :param torch.Tensor like: latent ``(B, c, t, h, w)``.
+        :return: (:class:`torch.Tensor`) the noise, like it.
+        """
+        count = like.shape[2]
+        # one latent frame for all (shared noise), for each frame, or for several
+        offset = 0 if count == 1 else self.start * count // self.frames
+        drawn = [self._frame(label, offset + t, like) for t in range(count)]
+        return torch.cat(drawn, dim=2).to(like)
+
+    def _frame(self, label: str, number: int, like: Tensor) -> Tensor:
+        key = (zlib.crc32(label.encode()), number)
+        shape = like[:, :, :1].shape
+        if self.corner is None:
+            return self._drawn(shape, key)
+        top, left = self.corner(label, like)
+        bottom, right = top + shape[3], left + shape[4]
+        side = _SQUARE
+        rows = [
+            torch.cat(
+                [
+                    self._drawn((*shape[:3], side, side), (*key, i, j))
+                    for j in range(left // side, (right - 1) // side + 1)
+                ],
+                dim=4,
+            )
+            for i in range(top // side, (bottom - 1) // side + 1)
+        ]
+        squares = torch.cat(rows, dim=3)
+        return squares[..., top % side :, left % side :][..., : shape[3], : shape[4]]
+
+    def _drawn(self, shape: Sequence[int], key: tuple[int, ...]) -> Tensor:
+        seed = np.random.SeedSequence(self.seed, spawn_key=key).generate_state(1)[0]
+        generator = torch.Generator().manual_seed(int(seed))
+        return torch.randn(tuple(shape), generator=generator)
 
 
 def noise_source_of(seed: Seed | None, noise_source: NoiseSource | None) -> NoiseSource:

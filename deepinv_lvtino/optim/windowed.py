@@ -2,12 +2,9 @@ r"""Long videos in windows of time, each conditioned on what the last one decide
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from deepinv.models import Reconstructor
 from deepinv.physics import Physics
@@ -16,32 +13,18 @@ from torch import Tensor
 from deepinv_lvtino.datasets import StoredVideo
 from deepinv_lvtino.optim.long import LongPhysics, TemporalRows, temporal_matrix
 from deepinv_lvtino.optim.lvtino import LVTINO
+from deepinv_lvtino.optim.noise import FrameNoise
+from deepinv_lvtino.optim.windows import (
+    Window,
+    in_time,
+    plan,
+    plan_both,
+    scene_cuts,
+)
 from deepinv_lvtino.physics import FramewisePhysics, SeparableVideoPhysics
 from deepinv_lvtino.utils import check_counts, check_integer, check_seed
 
-#: Root mean square difference of successive measured frames, in intensity, from which on
-#: they may belong to different scenes, and by how much it must exceed the usual one.
-CUT_DIFFERENCE, CUT_RATIO = 0.12, 4.0
-_AT_A_TIME = 32  # measured frames, in the search for cuts
-
-
-@dataclass(frozen=True)
-class Window:
-    r"""
-    A window of time.
-
-    :param int start: first frame of the video.
-    :param int stop: frame after the last one.
-    :param int known: frames at its beginning that the windows before have decided.
-    :param bool fresh: whether a scene begins with it, so that nothing before counts.
-    :param tuple[int, int] measured: first measured frame, and the one after the last.
-    """
-
-    start: int
-    stop: int
-    known: int
-    fresh: bool
-    measured: tuple[int, int]
+ORDERS = ("causal", "both")
 
 
 @dataclass(frozen=True)
@@ -69,8 +52,13 @@ class Windowed(Reconstructor):
     data of the window, with the noise level of the measurement. The same latent frame has
     the same noise in every window (:class:`FrameNoise`), and over the overlap the result
     goes linearly from one window to the next. A scene cut ends a window, and nothing is
-    passed on across it. Only past windows condition a window: the order is causal, and
-    :meth:`stream` gives frames as they are decided.
+    passed on across it.
+
+    By default only past windows condition a window: the order is causal, and
+    :meth:`stream` gives frames as they are decided. With ``order="both"`` every second
+    window is decided from its own measured frames alone, and the ones between them are
+    conditioned on both neighbours: nothing adds up along the video, but the whole must be
+    there.
 
     Exact where the solver treats frames by themselves, or groups of frames that the
     operator measures as one.
@@ -82,8 +70,9 @@ class Windowed(Reconstructor):
     :param int overlap: frames that a window shares with the one before.
     :param bool cuts: whether scene cuts end a window.
     :param int seed: seed of the noise, 0 by default.
+    :param str order: ``'causal'``, or ``'both'`` for both directions of time.
     :raises TypeError: if a number is not an integer.
-    :raises ValueError: if ``overlap`` is not below ``frames``.
+    :raises ValueError: if ``overlap`` is not below ``frames``, or ``order`` is unknown.
 
     |sep|
 
@@ -107,7 +96,11 @@ class Windowed(Reconstructor):
         *,
         cuts: bool = True,
         seed: int = 0,
+        order: str = "causal",
     ) -> None:
+        if order not in ORDERS:
+            msg = f"`order` must be 'causal' or 'both'; got {order!r}."
+            raise ValueError(msg)
         super().__init__()
         check_counts(frames=frames)
         overlap = check_integer("overlap", overlap, 0)
@@ -119,6 +112,7 @@ class Windowed(Reconstructor):
         self.overlap = overlap
         self.cuts = cuts
         self.seed = check_seed("seed", seed)
+        self.order = order
 
     def forward(self, y: Tensor, physics: Physics) -> Tensor:
         r"""
@@ -128,8 +122,35 @@ class Windowed(Reconstructor):
         :param deepinv.physics.Physics physics: its operator, separable or frame by frame.
         :return: (:class:`torch.Tensor`) video ``(B, C, T, H, W)``.
         :raises NotImplementedError: if the operator cannot be cut in time.
+        :raises ValueError: if the windows are too short for a measured frame, or with
+            ``order="both"`` the overlap too large.
         """
-        return torch.cat(list(self.stream(y, physics)), dim=2)
+        if self.order == "causal":
+            return torch.cat(list(self.stream(y, physics)), dim=2)
+        rows = _rows(y, physics)
+        noise = FrameNoise(self.seed)
+        windows = self.windows(y, physics)
+        x: Tensor | None = None
+        for window in windows:
+            past = future = None
+            if x is not None:
+                first, last = window.seen
+                if first < window.start + window.known:
+                    past = x[:, :, first : window.start + window.known]
+                if last > window.stop - window.after:
+                    future = x[:, :, window.stop - window.after : last]
+            video = self._window(window, rows, y, physics, past, noise, future)
+            if x is None:
+                total = rows.total
+                x = video.new_zeros(*video.shape[:2], total, *video.shape[3:])
+            if past is not None:
+                video = _faded(past[:, :, past.shape[2] - window.known :], video)
+            if future is not None:
+                ahead = future[:, :, : window.after].flip(2)
+                video = _faded(ahead, video.flip(2)).flip(2)
+            x[:, :, window.start : window.stop] = video
+        assert x is not None
+        return x
 
     def stream(
         self, y: Tensor | StoredVideo, physics: Physics | LongPhysics
@@ -143,7 +164,8 @@ class Windowed(Reconstructor):
             frame by frame.
         :return: (Iterator[torch.Tensor]) pieces ``(B, C, n, H, W)``, one after another.
         :raises NotImplementedError: if the operator cannot be cut in time.
-        :raises ValueError: if the windows are too short for a measured frame.
+        :raises ValueError: if the windows are too short for a measured frame, or
+            ``order`` is ``'both'``.
         """
         for decided, _ in self.resume(y, physics):
             yield decided
@@ -164,6 +186,13 @@ class Windowed(Reconstructor):
         :raises NotImplementedError: as :meth:`stream`.
         :raises ValueError: as :meth:`stream`.
         """
+        if self.order != "causal":
+            msg = (
+                f"`order={self.order!r}` decides windows out of their sequence, so that "
+                "frames cannot be given one after another, nor a run gone on with. Call "
+                "it, or take `order='causal'`."
+            )
+            raise ValueError(msg)
         rows = _rows(y, physics)
         windows = self.windows(y, physics)
         spans = rows.spans()
@@ -199,12 +228,13 @@ class Windowed(Reconstructor):
 
         :param torch.Tensor y: measurement, as of :meth:`stream`.
         :param deepinv.physics.Physics, LongPhysics physics: its operator.
-        :return: (list[Window]) the windows, in order.
+        :return: (list[Window]) the windows, in the sequence in which they are decided.
         :raises NotImplementedError: if the operator cannot be cut in time.
         :raises ValueError: if the windows are too short for a measured frame.
         """
         scenes = scene_cuts(y) if self.cuts else []
-        return plan(_rows(y, physics), self.frames, self.overlap, scenes)
+        planned = plan if self.order == "causal" else plan_both
+        return planned(_rows(y, physics), self.frames, self.overlap, scenes)
 
     def _window(
         self,
@@ -212,9 +242,11 @@ class Windowed(Reconstructor):
         rows: TemporalRows,
         y: Tensor | StoredVideo,
         physics: Physics | LongPhysics,
-        decided: Tensor | None,
+        past: Tensor | None,
         noise: FrameNoise,
+        future: Tensor | None = None,
     ) -> Tensor:
+        """One window; ``past`` ends with its known frames, ``future`` begins so."""
         part = y[:, :, slice(*window.measured)]
         size = window.stop - window.start
         if isinstance(physics, LongPhysics):
@@ -227,25 +259,35 @@ class Windowed(Reconstructor):
         part = part.to(physics.mask.device)
         inside = rows.block(window.measured, (window.start, window.stop))
         plain = in_time(physics, inside, physics.img_size)
-        if decided is None:
+        decided: list[tuple[int, Tensor]] = []  # with their first frame
+        if past is not None:
+            decided.append((window.start + window.known - past.shape[2], past))
+        if future is not None:
+            decided.append((window.stop - window.after, future))
+        known: list[int] = []  # frames of the window, by number in it
+        data, frames = [], []
+        for first, video in decided:
+            last = first + video.shape[2]
+            seen = in_time(physics, None, (len(video[0]), video.shape[2], 1, 1)).A(
+                video
+            )
+            low, high = max(first, window.start), min(last, window.stop)
+            for apart in ((first, low), (high, last)):
+                share = rows.block(window.measured, apart)
+                outside = seen[:, :, apart[0] - first : apart[1] - first]
+                part = part - torch.einsum("ij,bcjhw->bcihw", share.to(part), outside)
+            known += range(low - window.start, high - window.start)
+            data.append(seen[:, :, low - first : high - first])
+            frames.append(video[:, :, low - first : high - first])
+        if not known:
             return self._solve(part, plain, None, window, noise)
-        apart = decided.shape[2] - window.known  # frames before the window
-        seen = in_time(physics, None, (len(decided[0]), decided.shape[2], 1, 1)).A(
-            decided
-        )
-        share = rows.block(window.measured, (window.start - apart, window.start))
-        part = part - torch.einsum(
-            "ij,bcjhw->bcihw", share.to(part), seen[:, :, :apart]
-        )
-        if not window.known:
-            return self._solve(part, plain, None, window, noise)
-        eye = torch.eye(size, dtype=inside.dtype)[: window.known]
+        eye = torch.eye(size, dtype=inside.dtype)[known]
         conditioned = in_time(physics, torch.cat([inside, eye]), physics.img_size)
         start = self._start(part, plain)
         if start is not None:
-            start[:, :, : window.known] = decided[:, :, apart:]
-        data = torch.cat([part, seen[:, :, apart:]], dim=2)
-        return self._solve(data, conditioned, start, window, noise)
+            start[:, :, known] = torch.cat(frames, dim=2)
+        joined = torch.cat([part, *data], dim=2)
+        return self._solve(joined, conditioned, start, window, noise)
 
     def _start(self, y: Tensor, physics: Physics) -> Tensor | None:
         if not isinstance(self.solver, LVTINO):
@@ -267,159 +309,10 @@ class Windowed(Reconstructor):
         return self.solver(y, physics, init=start, noise_source=source)
 
 
-class FrameNoise:
-    r"""
-    Standard normal noise that belongs to the frames of a long video.
-
-    Every latent frame has a generator of its own, from seed, label and number, so that
-    overlapping windows have the same noise where they show the same.
-
-    :param int seed: seed.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def of(self, start: int, frames: int) -> Any:
-        r"""
-        Noise source of a window.
-
-        :param int start: its first frame.
-        :param int frames: its number of frames.
-        :return: (Callable) ``(label, like)`` to noise, for :class:`LVTINO`.
-        """
-
-        def source(label: str, like: Tensor) -> Tensor:
-            count = like.shape[2]
-            # one latent frame for all (shared noise), for each frame, or for several
-            offset = 0 if count == 1 else start * count // frames
-            drawn = [self._frame(label, offset + t, like) for t in range(count)]
-            return torch.cat(drawn, dim=2).to(like)
-
-        return source
-
-    def _frame(self, label: str, number: int, like: Tensor) -> Tensor:
-        key = (zlib.crc32(label.encode()), number)
-        seed = np.random.SeedSequence(self.seed, spawn_key=key).generate_state(1)[0]
-        generator = torch.Generator().manual_seed(int(seed))
-        return torch.randn(like[:, :, :1].shape, generator=generator)
-
-
 def _rows(y: Tensor | StoredVideo, physics: Physics | LongPhysics) -> TemporalRows:
     if isinstance(physics, LongPhysics):
         return physics.rows
     return TemporalRows(temporal_matrix(physics, y.shape[2]))
-
-
-def plan(
-    temporal: Tensor | TemporalRows,
-    frames: int,
-    overlap: int,
-    cuts: list[int] | None = None,
-) -> list[Window]:
-    r"""
-    Windows over a video.
-
-    :param torch.Tensor, TemporalRows temporal: matrix along time ``(t, T)``.
-    :param int frames: frames of a window.
-    :param int overlap: frames shared with the window before.
-    :param list[int] cuts: measured frames that begin a scene.
-    :return: (list[Window]) windows that together cover all frames and measured frames.
-    :raises ValueError: if ``frames`` are too few for a measured frame.
-    """
-    rows = TemporalRows(temporal) if isinstance(temporal, Tensor) else temporal
-    measured, total = rows.measured, rows.total
-    spans = rows.spans()
-    steps = [b[0] - a[0] for a, b in zip(spans[:-1], spans[1:], strict=True)]
-    factor = max([1, *steps])  # video frames for each measured one
-    # where a scene of the video begins: at the first frame that its rows alone see
-    borders = [0, *(spans[j][0] for j in cuts or []), total]
-    windows: list[Window] = []
-    row = 0
-    for begin, end in zip(borders[:-1], borders[1:], strict=True):
-        start = begin
-        while start < end:
-            stop = min(end, start + frames)
-            if stop < end:
-                stop = max(start + factor, stop // factor * factor)
-            after = row
-            while after < measured and (spans[after][1] <= stop or stop == total):
-                after += 1
-            if stop == end and end < total:  # a row that sees both scenes ends this one
-                while after < measured and spans[after][0] < stop:
-                    after += 1
-            if after == row and stop < total:
-                msg = (
-                    f"`frames` must be larger: no measured frame sees only frames of a "
-                    f"window of {frames} that begins at frame {start}."
-                )
-                raise ValueError(msg)
-            fresh = start == begin
-            known = 0 if fresh else windows[-1].stop - start
-            windows.append(Window(start, stop, known, fresh, (row, after)))
-            if stop == end:
-                row = after
-                break
-            following = max(start + factor, (stop - overlap) // factor * factor)
-            start = min(following, stop)
-            while row < after and spans[row][1] <= start:
-                row += 1
-    return windows
-
-
-def scene_cuts(y: Tensor | StoredVideo) -> list[int]:
-    r"""
-    Measured frames that begin another scene.
-
-    A frame does if it differs from the one before by ``CUT_DIFFERENCE`` or more (root mean
-    square over squares of 8×8 pixels), and ``CUT_RATIO`` times as much as the frames around
-    differ from each other.
-
-    :param torch.Tensor y: frames ``(B, C, t, h, w)``, or a stored video; a cut in any of
-        the batch counts.
-    :return: (list[int]) numbers of frames.
-    """
-    side = min(8, *y.shape[-2:])
-    found = []
-    last: Tensor | None = None
-    for first in range(0, y.shape[2], _AT_A_TIME):
-        part = y[:, :, first : first + _AT_A_TIME]
-        small = torch.nn.functional.avg_pool3d(part, (1, side, side))
-        joined = small if last is None else torch.cat([last, small], dim=2)
-        found.append(joined.diff(dim=2).square().mean(dim=(1, 3, 4)).sqrt())
-        last = small[:, :, -1:]
-    cuts = set()
-    for one in torch.cat(found, dim=1):
-        for j, value in enumerate(one.tolist()):
-            around = torch.cat([one[max(0, j - 4) : j], one[j + 1 : j + 5]])
-            usual = float(around.median()) if len(around) else 0.0
-            if value >= CUT_DIFFERENCE and value >= CUT_RATIO * usual:
-                cuts.add(j + 1)
-    return sorted(cuts)
-
-
-def in_time(
-    physics: SeparableVideoPhysics, temporal: Tensor | None, size: tuple[int, ...]
-) -> SeparableVideoPhysics:
-    r"""
-    The same operator in space, another one along time.
-
-    :param SeparableVideoPhysics physics: the operator.
-    :param torch.Tensor temporal: matrix along time ``(t, T)``, or ``None`` for none.
-    :param tuple size: ``(C, T, ...)``: channels, and frames where there is no matrix.
-    :return: (SeparableVideoPhysics) the other one.
-    """
-    channels = size[0]
-    frames = size[1] if temporal is None else temporal.shape[1]
-    return SeparableVideoPhysics(
-        (channels, frames, *physics.img_size[2:]),
-        temporal=temporal,
-        vertical=physics.vertical,
-        horizontal=physics.horizontal,
-        noise_model=physics.noise_model,
-        device=physics.mask.device,
-        dtype=physics.mask.dtype,
-    )
 
 
 def _faded(before: Tensor, video: Tensor) -> Tensor:
