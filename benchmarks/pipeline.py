@@ -75,6 +75,7 @@ class Stages:
         row["seconds"] += seconds
         row["peak, GB"] = max(row["peak, GB"], peak.allocated / 1e9)
         row["reserved, GB"] = max(row["reserved, GB"], peak.reserved / 1e9)
+        print(f"  {name}: {seconds:.2f} s, {peak.allocated / 1e9:.1f} GB", flush=True)
 
     def of(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         r"""The function, measured."""
