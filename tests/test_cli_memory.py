@@ -18,11 +18,11 @@ import resource, sys
 from deepinv_lvtino.cli import _memory, main
 base = {}
 real = _memory.choose_window
-def choose(size, window, factor, samples):
+def choose(size, window, tiles, factor, samples):
     stored = window is not None
-    base["need"] = _memory.needed_memory(size, window, stored=stored)
+    base["need"] = _memory.needed_memory(size, window, tiles, stored=stored)
     base["used"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return real(size, window, factor, samples)
+    return real(size, window, tiles, factor, samples)
 import deepinv_lvtino.cli._setup as setup
 setup.choose_window = choose
 code = main(sys.argv[1:])
@@ -37,11 +37,12 @@ def source(tmp_path_factory):
     return write_video(path, procedural_clip(25, 12, 20), 24, lossless=True)
 
 
-@pytest.mark.parametrize("window", [None, 8])
+@pytest.mark.parametrize(
+    "cut", [[], ["--window", "8"], ["--window", "16", "--tiles", "128x96"]]
+)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux")
-def test_no_more_is_taken_than_foreseen(window, source, tmp_path):
-    options = ["--problem", "B", "--device", "cpu"]
-    options += [] if window is None else ["--window", str(window)]
+def test_no_more_is_taken_than_foreseen(cut, source, tmp_path):
+    options = ["--problem", "B", "--device", "cpu", *cut]
     command = [sys.executable, "-c", PROGRAM, "restore", str(source)]
     command += ["-o", str(tmp_path / "x.mkv"), *options]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -75,6 +76,35 @@ def test_what_does_not_fit_is_restored_by_windows_or_refused(
     monkeypatch.setattr(_memory, "available_memory", lambda: 1e6)
     assert main([*common, "--overwrite"]) == 2
     assert "Make the frames smaller" in capsys.readouterr().err
+
+
+def test_frames_that_do_not_fit_are_restored_in_tiles(
+    source, tmp_path, capsys, monkeypatch
+):
+    output = tmp_path / "x.mkv"
+    common = ["restore", str(source), "-o", str(output), "--problem", "B"]
+    common += ["--steps", "1", "--device", "cpu"]
+    monkeypatch.setattr(_memory, "_SIDES", (160, 96))
+    need = _memory.needed_memory((3, 25, 96, 160), 9, (96, 96), stored=True)
+    monkeypatch.setattr(_memory, "available_memory", lambda: need / 0.89)
+    monkeypatch.setattr(_memory, "_LEAST_WINDOW", 9)
+    monkeypatch.setattr(_memory, "SOLVER_BYTES", 2000)
+    need = _memory.needed_memory((3, 25, 96, 160), 9, (96, 96), stored=True)
+    assert main(common) == 2
+    message = capsys.readouterr().err
+    assert "Restore it in tiles: --tiles 96x96 --window 9 (which gives one" in message
+    assert main([*common, "--tiles", "96x96", "--samples", "2"]) == 2
+    assert "--tiles gives one sample" in capsys.readouterr().err
+    assert main([*common, "--tiles", "96x96", "--window", "9"]) == 0
+    tiled = read_video(output).frames
+    monkeypatch.undo()
+    assert main([*common, "--window", "9", "--overwrite"]) == 0
+    difference = (tiled - read_video(output).frames).square().mean().sqrt()
+    assert 0 < float(difference) < 0.1
+    np.save(tmp_path / "shake.npy", np.eye(5))  # not separable
+    operator = ["--operator", f"blur={tmp_path}/shake.npy", "--tiles", "32x32"]
+    assert main([*common[:4], *operator, *common[6:], "--overwrite"]) == 2
+    assert "--tiles 32x32: `physics` cannot be cut" in capsys.readouterr().err
 
 
 def test_a_simulation_that_does_not_fit_is_refused(

@@ -37,7 +37,6 @@ from deepinv_lvtino.cli._setup import (
 )
 from deepinv_lvtino.cli._solve import (
     base_report,
-    check_windows,
     output_files,
     print_scores,
     restore_and_write,
@@ -46,6 +45,7 @@ from deepinv_lvtino.cli._solve import (
 from deepinv_lvtino.cli._solvers import load_settings, make_solver
 from deepinv_lvtino.cli._tasks import LongTask, Task, root_mean_square
 from deepinv_lvtino.cli._tune import tune as tune
+from deepinv_lvtino.cli._windows import check_windows
 from deepinv_lvtino.datasets import (
     butterfly_clip,
     procedural_clip,

@@ -25,9 +25,7 @@ _FRAMES, _SIDES = 8, (48, 112)
 _LARGER = 1.6
 
 
-def foresee_seconds(
-    task: AnyTask, solver: LVTINO, samples: int, window: int | None, overlap: int
-) -> float | None:
+def foresee_seconds(task: AnyTask, solver: LVTINO, times: float) -> float | None:
     r"""
     Seconds that the restoration of a large video will take on this device, about.
 
@@ -37,9 +35,7 @@ def foresee_seconds(
 
     :param AnyTask task: measurement and operator.
     :param LVTINO solver: the solver.
-    :param int samples: number of samples.
-    :param int window: frames of a window, or ``None`` for the whole at once.
-    :param int overlap: frames that windows share.
+    :param float times: how often a pixel is worked on: samples, and what windows share.
     :return: (float) seconds; ``None`` for small videos, and for operators that are made
         for one size (a mask or a kernel of a file).
     """
@@ -71,8 +67,7 @@ def foresee_seconds(
     torch.set_rng_state(state)
     (small, brief), (large, long) = spent[1:]
     rate = max(long - brief, 0.5 * long) / (large - small)
-    again = 1.0 if window is None else window / max(1, window - overlap)
-    return _LARGER * samples * rate * values * again
+    return _LARGER * times * rate * values
 
 
 def _corner(

@@ -28,6 +28,7 @@ from deepinv_lvtino.cli._solve import (
     say_duration,
 )
 from deepinv_lvtino.cli._tasks import LongTask
+from deepinv_lvtino.cli._windows import windows_of
 from deepinv_lvtino.datasets._encode import GrowingVideo
 from deepinv_lvtino.datasets._writing import write_images
 from deepinv_lvtino.models import OutOfMemory
@@ -51,17 +52,11 @@ def restore_long(
 ) -> dict[str, Any]:
     """Everything after the measurement, as `restore_and_write` does for a whole video."""
     solver = load_solver(arguments, task, outputs, output, watch, solver)
-    with user_errors():
-        overlap = min(4, task.window - 1)
-        overlap = overlap if arguments.overlap is None else arguments.overlap
-        windowed = Windowed(solver, task.window, overlap, seed=arguments.seed)
-    try:
-        windows = windowed.windows(task.y, task.physics)
-    except (NotImplementedError, ValueError) as error:
-        msg = f"--window {task.window}: {error} (--time-border, --window)"
-        raise UserError(msg) from error
+    windowed = windows_of(arguments, task, solver)
+    assert windowed is not None  # long videos are restored so
+    windows = windowed.windows(task.y, task.physics)
     _check_room(task, output)
-    kept = _kept_windows(arguments, task, output, windowed, source)
+    kept = _kept_windows(arguments, task, output, windowed, solver, source)
     outputs.resumable = kept.folder
     say_duration(arguments, task, solver, windowed)
     announce(task)
@@ -96,6 +91,7 @@ def restore_long(
         "windows": {
             "frames": windowed.frames,
             "overlap": windowed.overlap,
+            "tiles": "{}x{}".format(*arguments.tiles) if arguments.tiles else None,
             "count": len(windows),
             "scenes": sum(window.fresh for window in windows),
             "begun_at_window": began,
@@ -135,10 +131,9 @@ def _kept_windows(
     task: LongTask,
     output: Path,
     windowed: Windowed,
+    solver: LVTINO,
     source: Path,
 ) -> KeptWindows:
-    solver = windowed.solver
-    assert isinstance(solver, LVTINO)
     report = base_report(arguments, task, task.device)
     same = (
         "problem",
@@ -157,6 +152,7 @@ def _kept_windows(
         "frames": task.physics.img_size[1],
         "window": windowed.frames,
         "overlap": windowed.overlap,
+        "tiles": list(arguments.tiles) if arguments.tiles else None,
         "schedule": repr(solver.schedule),
         "weights": [
             weights_digest(model)

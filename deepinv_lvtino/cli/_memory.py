@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from deepinv_lvtino.cli._errors import UserError
+from deepinv_lvtino.optim.tiles import UNIT, default_overlap, plan_spans
 
 #: Bytes for each value of the video that the solver works on at a time, and for each of
 #: the whole video, and what does not grow with it (plots, encoders). Measured by
@@ -16,15 +17,22 @@ _GIGABYTE = 1e9
 # of the memory that is free, for the windows, and the shortest that is chosen
 _SHARE, _LEAST_WINDOW = 0.9, 9
 
+_SIDES = (1024, 768, 512, 384, 256)  # of tiles that are proposed, in pixels
+
 
 def needed_memory(
-    size: tuple[int, int, int, int], window: int | None, *, stored: bool = False
+    size: tuple[int, int, int, int],
+    window: int | None,
+    tiles: tuple[int, int] | None = None,
+    *,
+    stored: bool = False,
 ) -> float:
     r"""
     Bytes that a restoration with the embedded models will take, beside those in use.
 
     :param tuple[int, int, int, int] size: ``(C, T, H, W)`` of the video.
     :param int window: frames of a window, or ``None`` for the whole video at once.
+    :param tuple[int, int] tiles: width and height of tiles, or ``None`` for whole frames.
     :param bool stored: whether the video stays out of memory, but for a window.
     :return: (float) bytes.
     """
@@ -32,7 +40,8 @@ def needed_memory(
     values = channels * height * width
     worked = frames if window is None else min(window, frames)
     held = worked if stored else frames
-    return FIXED_BYTES + values * (SOLVER_BYTES * worked + VIDEO_BYTES * held)
+    at_once = values if tiles is None else channels * _pixels((height, width), tiles)
+    return FIXED_BYTES + SOLVER_BYTES * worked * at_once + VIDEO_BYTES * held * values
 
 
 def available_memory() -> float | None:
@@ -47,21 +56,25 @@ def available_memory() -> float | None:
 
 
 def check_memory(
-    size: tuple[int, int, int, int], window: int | None, factor: int
+    size: tuple[int, int, int, int],
+    window: int | None,
+    tiles: tuple[int, int] | None,
+    factor: int,
 ) -> None:
     r"""
     Say what a simulation will take, and refuse what does not fit.
 
     :param tuple[int, int, int, int] size: ``(C, T, H, W)`` of the video.
     :param int window: frames of a window, or ``None`` for the whole video at once.
+    :param tuple[int, int] tiles: width and height of tiles, or ``None`` for whole frames.
     :param int factor: video frames for each measured one.
     :raises UserError: if it takes more memory than there is; the remedy is a window.
     """
-    need, free = needed_memory(size, window), available_memory()
+    need, free = needed_memory(size, window, tiles), available_memory()
     if free is None or need <= free:
         _say(need if free is not None else None)
         return
-    fits = _fitting(size, free, stored=False)
+    fits = _fitting(size, tiles, free, stored=False)
     remedy = (
         f"Restore it by windows: --window {min(fits, size[1])}."
         if fits > factor + 1
@@ -71,30 +84,33 @@ def check_memory(
 
 
 def choose_window(
-    size: tuple[int, int, int, int], asked: int | None, factor: int, samples: int
+    size: tuple[int, int, int, int],
+    asked: int | None,
+    tiles: tuple[int, int] | None,
+    factor: int,
+    samples: int,
 ) -> int | None:
     r"""
     Frames of the windows of a restoration: as asked, else so many as there is room for.
 
     :param tuple[int, int, int, int] size: ``(C, T, H, W)`` of the video.
     :param int asked: frames of a window, or ``None`` if nothing was said.
+    :param tuple[int, int] tiles: width and height of tiles, or ``None`` for whole frames.
     :param int factor: video frames for each measured one.
     :param int samples: number of samples; windows give one.
     :return: (int) frames of a window, or ``None`` for the whole video at once.
     :raises UserError: if it takes more memory than there is.
     """
     free = available_memory()
-    need = needed_memory(size, asked, stored=asked is not None)
+    need = needed_memory(size, asked, tiles, stored=asked is not None)
     if free is None or need <= free:
         _say(need if free is not None else None)
         return asked
-    fits = math.floor(_SHARE * _fitting(size, free, stored=True))
+    fits = math.floor(_SHARE * _fitting(size, tiles, free, stored=True))
     fits = fits // factor * factor + 1 if factor > 1 else fits
     short = fits < max(_LEAST_WINDOW, 2 * factor + 1)
     if short:
-        raise UserError(
-            _too_much(need, free, "Make the frames smaller, or the memory free.")
-        )
+        raise UserError(_too_much(need, free, _tiles_that_fit(size, free, factor)))
     if asked is not None or samples > 1:
         one = "" if samples == 1 else " (which gives one sample)"
         remedy = f"Restore it by windows: --window {fits}{one}."
@@ -107,15 +123,44 @@ def choose_window(
     return fits
 
 
+def _pixels(frame: tuple[int, int], tiles: tuple[int, int]) -> int:
+    """Pixels of the largest tile of a frame."""
+    height, width = (max(2 * UNIT, side // UNIT * UNIT) for side in tiles[::-1])
+    overlap = default_overlap(height, width)
+    spans = [
+        plan_spans(length, side, overlap)
+        for length, side in zip(frame, (height, width), strict=True)
+    ]
+    return math.prod(max(one.stop - one.start for one in axis) for axis in spans)
+
+
 def _say(need: float | None) -> None:
     if need is not None:
         print(f"memory: about {need / _GIGABYTE:.2g} GB", flush=True)
 
 
-def _fitting(size: tuple[int, int, int, int], free: float, *, stored: bool) -> int:
+def _tiles_that_fit(size: tuple[int, int, int, int], free: float, factor: int) -> str:
+    """Tiles and windows that there is room for, as options."""
+    frames = max(_LEAST_WINDOW, 2 * factor + 1)
+    for side in _SIDES:
+        if needed_memory(size, frames, (side, side), stored=True) <= _SHARE * free:
+            return (
+                f"Restore it in tiles: --tiles {side}x{side} --window {frames} (which "
+                "gives one sample)."
+            )
+    return "Make the frames smaller, or the memory free."
+
+
+def _fitting(
+    size: tuple[int, int, int, int],
+    tiles: tuple[int, int] | None,
+    free: float,
+    *,
+    stored: bool,
+) -> int:
     """Frames of a window that there is room for."""
-    fixed = needed_memory(size, 0, stored=stored)
-    per_frame = needed_memory(size, 1, stored=stored) - fixed
+    fixed = needed_memory(size, 0, tiles, stored=stored)
+    per_frame = needed_memory(size, 1, tiles, stored=stored) - fixed
     return math.floor((free - fixed) / per_frame)
 
 

@@ -274,6 +274,13 @@ def _windows(parser: argparse.ArgumentParser) -> None:
         "in <stem>-windows/stream.mkv, which a player can follow until the output takes "
         "its place; default --window: 17",
     )
+    parser.add_argument(
+        "--tiles",
+        type=_width_height,
+        metavar="WxH",
+        help="restore frames that are too large for the memory in tiles of at most WxH "
+        "pixels, which overlap by 64; default --window: 17",
+    )
 
 
 def _common(parser: argparse.ArgumentParser) -> None:

@@ -302,7 +302,11 @@ def measured(
     window = arguments.window
     if device.type == "cpu" and arguments.model == "embedded":
         window = choose_window(
-            video_size, window, problem.frame_factor, arguments.samples
+            video_size,
+            window,
+            arguments.tiles,
+            problem.frame_factor,
+            arguments.samples,
         )
     common: dict[str, Any] = {
         "problem": problem,

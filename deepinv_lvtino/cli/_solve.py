@@ -33,6 +33,7 @@ from deepinv_lvtino.cli._report import (
 from deepinv_lvtino.cli._scores import video_scores
 from deepinv_lvtino.cli._solvers import is_published, solver_for
 from deepinv_lvtino.cli._tasks import AnyTask, Task, root_mean_square
+from deepinv_lvtino.cli._windows import times_over, windows_of
 from deepinv_lvtino.datasets import write_video
 from deepinv_lvtino.models import OutOfMemory
 from deepinv_lvtino.optim import CalibratedSchedule, Windowed
@@ -40,9 +41,6 @@ from deepinv_lvtino.optim.calibrated import DEFAULT_ETA
 
 #: Residual in units of the noise level from which on the operator is in doubt.
 _UNEXPLAINED = 2.0
-
-#: Frames of the windows of ``--stream`` where nothing is said.
-WINDOW_OF_STREAMS = 17
 
 _LABELS = {
     "pseudo_inverse": "pseudo-inverse",
@@ -100,48 +98,7 @@ def solve(
     return results
 
 
-def check_windows(arguments: argparse.Namespace) -> None:
-    """Refuse options of windows that contradict others."""
-    if arguments.stream:
-        if arguments.simulate:
-            msg = "--stream is for measurements: leave out --simulate, or --stream."
-            raise UserError(msg)
-        if arguments.window is None:
-            arguments.window = WINDOW_OF_STREAMS
-    if arguments.window is None:
-        if arguments.overlap is not None:
-            msg = "--overlap is of windows: give their frames with --window, too."
-            raise UserError(msg)
-        return
-    if arguments.samples > 1:
-        option = "--stream" if arguments.stream else "--window"
-        msg = (
-            f"{option} gives one sample, and --samples asks for "
-            f"{arguments.samples}. Leave one of them out."
-        )
-        raise UserError(msg)
-    overlap = arguments.overlap
-    if overlap is not None and overlap >= arguments.window:
-        msg = f"--overlap {overlap} must be below --window {arguments.window}."
-        raise UserError(msg)
-
-
-def windows_of(arguments: argparse.Namespace, solver: LVTINO) -> Windowed | None:
-    """Windows of time over a simulation, if they are asked for."""
-    window, overlap = (getattr(arguments, name, None) for name in ("window", "overlap"))
-    if window is None:
-        return None
-    with user_errors():
-        overlap = min(4, window - 1) if overlap is None else overlap
-        return Windowed(solver, window, overlap, seed=arguments.seed)
-
-
 def _by_windows(windowed: Windowed, task: Task) -> Tensor:
-    try:
-        windowed.windows(task.y, task.physics)
-    except (NotImplementedError, ValueError) as error:
-        msg = f"--window {windowed.frames}: {error} (--time-border, --window)"
-        raise UserError(msg) from error
     pieces = []
     total = task.physics.img_size[1]
     for piece in windowed.stream(task.y, task.physics):
@@ -267,7 +224,7 @@ def restore_and_write(
 ) -> dict[str, Any]:
     """Everything after the measurement: restore, score, write; returns the scores."""
     solver = load_solver(arguments, task, outputs, output, watch, solver)
-    windowed = windows_of(arguments, solver)
+    windowed = windows_of(arguments, task, solver)
     if arguments.command != "restore" or arguments.simulate:
         foresee_memory(arguments, task)
     say_duration(arguments, task, solver, windowed)
@@ -328,8 +285,8 @@ def say_duration(
     """How long a large video will take with the embedded models, about."""
     if is_published(arguments):
         return
-    frames, overlap = (windowed.frames, windowed.overlap) if windowed else (None, 0)
-    seconds = foresee_seconds(task, solver, arguments.samples, frames, overlap)
+    again = arguments.samples * times_over(windowed, task)
+    seconds = foresee_seconds(task, solver, again)
     if seconds is not None:
         print(f"time: about {duration(seconds)}", flush=True)
 
@@ -337,8 +294,8 @@ def say_duration(
 def foresee_memory(arguments: argparse.Namespace, task: Task) -> None:
     """Refuse what does not fit; what is simulated is restored in memory."""
     if task.device.type == "cpu" and not is_published(arguments):
-        window = getattr(arguments, "window", None)
-        check_memory(task.physics.img_size, window, task.problem.frame_factor)
+        window, tiles = (getattr(arguments, name, None) for name in ("window", "tiles"))
+        check_memory(task.physics.img_size, window, tiles, task.problem.frame_factor)
 
 
 def restore_report(

@@ -45,6 +45,7 @@ from deepinv_lvtino.optim.starts import (
     proximal_start,
 )
 from deepinv_lvtino.optim.sweep import Half, HalfStep, Sweep, SweepPlan
+from deepinv_lvtino.optim.tiled import Tiled
 from deepinv_lvtino.optim.tv import (
     AbstractVariation,
     Motion,
@@ -65,6 +66,7 @@ from deepinv_lvtino.optim.windowed import Windowed, WindowState
 __all__ = [
     "FrameNoise",
     "LongPhysics",
+    "Tiled",
     "Windowed",
     "WindowState",
     "ADMMTV",

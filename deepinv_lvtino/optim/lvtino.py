@@ -26,8 +26,7 @@ from deepinv_lvtino.optim.noise import NoiseSource, Seed, check_seeds, noise_sou
 from deepinv_lvtino.optim.priors import ProductOfExperts
 from deepinv_lvtino.optim.schedule import Schedule
 from deepinv_lvtino.optim.starts import STARTS, Init, named_start
-from deepinv_lvtino.optim.sweep import Sweep, SweepPlan
-from deepinv_lvtino.optim.tv.prox import as_variation
+from deepinv_lvtino.optim.sweep import SweepPlan, with_variation
 from deepinv_lvtino.optim.tv.variation import Variation
 from deepinv_lvtino.utils import check_clamp, check_integer
 
@@ -166,7 +165,7 @@ class LVTINO(BaseOptim):
             )
             raise ValueError(msg)
         if tv is not None:
-            sweeps = _with_variation(
+            sweeps = with_variation(
                 sweeps, tv, lambda_reg, {"tol": 1e-3} | (tv_options or {})
             )
         if not final_data_step:
@@ -326,6 +325,17 @@ class LVTINO(BaseOptim):
                 callback(i, x)
         return statistics.mean(), statistics.var()  # type: ignore[union-attr]
 
+    def start(self, y: Tensor, physics: Physics) -> Tensor:
+        r"""
+        The video that a run begins with, before it is projected to its interval.
+
+        :param torch.Tensor y: measurement.
+        :param deepinv.physics.Physics physics: measurement operator.
+        :return: (:class:`torch.Tensor`) video ``(B, C, T, H, W)``, a copy of one's own.
+        """
+        start: Any = self.custom_init
+        return (start(y, physics) if callable(start) else start).clone()
+
     def init_iterate_fn(
         self, y: Tensor, physics: Physics, init: Any = None, cost_fn: Any = None
     ) -> dict[str, Any]:
@@ -411,33 +421,3 @@ def _default_schedule(*models: ConsistencyModel | None) -> SweepPlan:
     if all(isinstance(model, TinyConsistencyModel) for model in given):
         return Schedule.embedded()
     return Schedule.calibrated()
-
-
-def _with_variation(
-    sweeps: Sequence[Sweep],
-    tv: str | Variation,
-    lambda_reg: float | Sequence[float],
-    options: dict[str, Any],
-) -> tuple[Sweep, ...]:
-    """Total variation in the first data step of every sweep."""
-    variation = as_variation("tv", tv)
-    if not isinstance(lambda_reg, Sequence):
-        lambda_reg = [lambda_reg] * len(sweeps)
-    if len(lambda_reg) != len(sweeps):
-        msg = (
-            f"`lambda_reg` must be one number or one per sweep ({len(sweeps)}); got "
-            f"{len(lambda_reg)}."
-        )
-        raise ValueError(msg)
-    varied = []
-    for sweep, weight in zip(sweeps, lambda_reg, strict=True):
-        step = sweep.halves[0].data_step
-        if step is None:
-            msg = (
-                "`tv` needs a data step in the first half of every sweep of `schedule`; "
-                "one is None. Give a step, such as ProximalStep(0.01)."
-            )
-            raise ValueError(msg)
-        step = step.with_variation(variation, weight, options)
-        varied.append(sweep.with_data_step(0, step))
-    return tuple(varied)

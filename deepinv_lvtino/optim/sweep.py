@@ -2,11 +2,14 @@ r"""One sweep of the sampler, and what makes a list of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from deepinv_lvtino.models import ConsistencyModel
 from deepinv_lvtino.optim.data_steps import DataStep, Interval
+from deepinv_lvtino.optim.tv.prox import as_variation
+from deepinv_lvtino.optim.tv.variation import Variation
 from deepinv_lvtino.utils import check_number
 
 
@@ -128,3 +131,43 @@ class SweepPlan(Protocol):
         :param float eta: weight of the video prior; its own by default.
         :return: (tuple[Sweep, ...]) the sweeps, each with something to do.
         """
+
+
+def with_variation(
+    sweeps: Sequence[Sweep],
+    tv: str | Variation,
+    lambda_reg: float | Sequence[float],
+    options: dict[str, Any],
+) -> tuple[Sweep, ...]:
+    r"""
+    Total variation in the first data step of every sweep.
+
+    :param Sequence[Sweep] sweeps: the sweeps.
+    :param str, Variation tv: the variation, or its name.
+    :param float, Sequence[float] lambda_reg: its weight, one number or one per sweep.
+    :param dict options: of :func:`prox_l2_tv`.
+    :return: (tuple[Sweep, ...]) sweeps with it.
+    :raises ValueError: if there are not as many weights as sweeps, or a sweep begins
+        without a data step.
+    """
+    variation = as_variation("tv", tv)
+    if not isinstance(lambda_reg, Sequence):
+        lambda_reg = [lambda_reg] * len(sweeps)
+    if len(lambda_reg) != len(sweeps):
+        msg = (
+            f"`lambda_reg` must be one number or one per sweep ({len(sweeps)}); got "
+            f"{len(lambda_reg)}."
+        )
+        raise ValueError(msg)
+    varied = []
+    for sweep, weight in zip(sweeps, lambda_reg, strict=True):
+        step = sweep.halves[0].data_step
+        if step is None:
+            msg = (
+                "`tv` needs a data step in the first half of every sweep of `schedule`; "
+                "one is None. Give a step, such as ProximalStep(0.01)."
+            )
+            raise ValueError(msg)
+        step = step.with_variation(variation, weight, options)
+        varied.append(sweep.with_data_step(0, step))
+    return tuple(varied)

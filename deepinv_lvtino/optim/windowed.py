@@ -14,6 +14,7 @@ from deepinv_lvtino.datasets import StoredVideo
 from deepinv_lvtino.optim.long import LongPhysics, TemporalRows, temporal_matrix
 from deepinv_lvtino.optim.lvtino import LVTINO
 from deepinv_lvtino.optim.noise import FrameNoise
+from deepinv_lvtino.optim.tiled import Tiled
 from deepinv_lvtino.optim.windows import (
     Window,
     in_time,
@@ -64,7 +65,8 @@ class Windowed(Reconstructor):
     operator measures as one.
 
     :param deepinv.models.Reconstructor solver: called with the measurement and the
-        operator of a window; :class:`LVTINO` also with start and noise.
+        operator of a window; :class:`LVTINO` also with start and noise, and so is
+        :class:`Tiled`, which cuts frames that are large.
     :param int frames: frames of a window; it begins at a multiple of the number of video
         frames for each measured one, and may be shorter by less than that.
     :param int overlap: frames that a window shares with the one before.
@@ -283,17 +285,12 @@ class Windowed(Reconstructor):
             return self._solve(part, plain, None, window, noise)
         eye = torch.eye(size, dtype=inside.dtype)[known]
         conditioned = in_time(physics, torch.cat([inside, eye]), physics.img_size)
-        start = self._start(part, plain)
-        if start is not None:
+        start = None
+        if isinstance(self.solver, (LVTINO, Tiled)):
+            start = self.solver.start(part, plain)
             start[:, :, known] = torch.cat(frames, dim=2)
         joined = torch.cat([part, *data], dim=2)
         return self._solve(joined, conditioned, start, window, noise)
-
-    def _start(self, y: Tensor, physics: Physics) -> Tensor | None:
-        if not isinstance(self.solver, LVTINO):
-            return None
-        start = self.solver.custom_init
-        return (start(y, physics) if callable(start) else start).clone()
 
     def _solve(
         self,
@@ -303,7 +300,7 @@ class Windowed(Reconstructor):
         window: Window,
         noise: FrameNoise,
     ) -> Tensor:
-        if not isinstance(self.solver, LVTINO):
+        if not isinstance(self.solver, (LVTINO, Tiled)):
             return self.solver(y, physics)
         source = noise.of(window.start, window.stop - window.start)
         return self.solver(y, physics, init=start, noise_source=source)
