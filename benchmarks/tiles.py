@@ -12,6 +12,7 @@ seconds and the largest resident memory. Usage::
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 import torch
 from embedded_models import Row, write_csv
@@ -38,7 +39,9 @@ def seam_error(x: Tensor, truth: Tensor, tiled: Tiled, size: tuple[int, int]) ->
                 seams[axis] |= set(range(middle - 8, middle + 8))
     at, rest = [], []
     for axis, places in seams.items():
-        error = (x - truth).diff(dim=axis).square().transpose(axis, 0).flatten(1).mean(1)
+        error = (
+            (x - truth).diff(dim=axis).square().transpose(axis, 0).flatten(1).mean(1)
+        )
         inside = torch.tensor([i in places for i in range(len(error))])
         at.append(error[inside])
         rest.append(error[~inside])
@@ -72,7 +75,7 @@ def main() -> None:
         for size in (None, *TILES):
             run = solver if size is None else Tiled(solver, size)
             with Peak(CPU) as peak:
-                x, seconds = timed(lambda run=run: run(y, physics), CPU)
+                x, seconds = timed(partial(run, y, physics), CPU)
             row: Row = {
                 "problem": problem,
                 "tiles": "whole" if size is None else f"{size[1]}x{size[0]}",

@@ -214,7 +214,7 @@ def input_file(path: Path, words: list[str]) -> None:
     r"""The file that a command reads: a clean clip, or a measurement of its problem."""
     path.unlink(missing_ok=True)
     x = procedural_clip(FRAMES, *SIZE)[None]
-    if words[1] == "restore" and "--simulate" not in words:
+    if words[1].startswith("restore") and "--simulate" not in words:
         option = "--problem" if "--problem" in words else "--operator"
         name = words[words.index(option) + 1]
         x = make_problem(name, tuple(x.shape[1:])).A(x).clamp(0, 1)

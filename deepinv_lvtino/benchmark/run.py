@@ -212,6 +212,19 @@ class Benchmark:
             results.write_into(stage, published=self.published)
         return results
 
+    def compute(self) -> None:
+        r"""
+        Compute the missing cells, and write neither table nor figure.
+
+        Several processes may do so at a time for one folder, each for clips of its own.
+
+        :raises ValueError: as :meth:`run`.
+        :raises ImportError: as :meth:`run`.
+        :raises RuntimeError: as :meth:`run`.
+        """
+        self.check()
+        self._compute()
+
     def _compute(self) -> Results:
         metrics = self._metrics
         self._describer = Describer()

@@ -49,7 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         from deepinv_lvtino.cli import _commands
 
-        getattr(_commands, arguments.command)(arguments)
+        getattr(_commands, arguments.command.replace("-", "_"))(arguments)
         _flush()
     except UserError as error:
         print(f"deepinv-lvtino: error: {error}", file=sys.stderr)

@@ -17,9 +17,11 @@ from deepinv_lvtino.cli._options import (
     _problem,
     _published_model,
     _rate,
+    _reading,
     _revisions,
     _size,
     _solver,
+    _spread,
     _windows,
 )
 
@@ -40,6 +42,55 @@ mean of the samples: the better PSNR) and <stem>-std.png (their standard deviati
 the result is a guess). A report of `degrade` beside INPUT gives the default options.""",
     )
     _input(parser, "measurement (with --simulate: clean clip)")
+    restore_options(parser)
+
+
+def add_restore_many(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "restore-many",
+        help="restore many videos, on several processes or machines",
+        description="""\
+Restore many videos with the same options, each as `restore` does: DIR/<name>.mp4 and the
+files beside it. DIR/clips.jsonl says of each what became of it. A clip that fails does not
+stop the others. What is finished, with the same input, options and versions, is not done
+again: the same command goes on after an interruption.
+
+With --workers or --address clips are spread by Ray over processes, which keep the models
+loaded; a lost one is replaced, and its clip done again. With --device cuda each has a GPU.
+Machines must see the files by the same paths. Ray is an extra:
+pip install "deepinv-lvtino[cluster]".""",
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="measurements: video files, folders of frames, and folders of such",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="folder to write into; it may exist",
+    )
+    parser.add_argument(
+        "--suffix",
+        choices=(".mp4", ".mkv", ".mov", ".avi"),
+        default=".mp4",
+        help="of the videos in DIR; default: %(default)s",
+    )
+    _spread(parser)
+    _reading(parser)
+    restore_options(parser)
+
+
+def restore_options(parser: argparse.ArgumentParser) -> None:
+    r"""
+    Options of a restoration, but for its input and output.
+
+    :param argparse.ArgumentParser parser: parser of the command.
+    """
     parser.add_argument(
         "--simulate", action="store_true", help="degrade INPUT first, score the result"
     )

@@ -3,9 +3,11 @@ r"""The command ``benchmark``."""
 from __future__ import annotations
 
 import argparse
+import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,6 +26,8 @@ from deepinv_lvtino.cli._models import (
 )
 from deepinv_lvtino.cli._outputs import output_folder
 from deepinv_lvtino.cli._setup import check_divides, check_sigma, choose_device
+from deepinv_lvtino.cli._spread import spread_of
+from deepinv_lvtino.cluster import Spread
 from deepinv_lvtino.models import (
     OutOfMemory,
     SDXLConsistencyModel,
@@ -40,39 +44,14 @@ def benchmark(arguments: argparse.Namespace) -> None:
     if arguments.sigma is not None:
         check_sigma(arguments.sigma)
     width, height = arguments.size
+    spread = spread_of(arguments)
+    if spread.threads is not None:  # a time is one of so many threads
+        torch.set_num_threads(spread.threads)
     check_model(arguments)
     device = choose_device(arguments.device)
     with user_errors():
-        clips = [
-            clip
-            for source in dict.fromkeys(arguments.clips)
-            for clip in find_clips(
-                source,
-                arguments.frames,
-                height,
-                width,
-                count=arguments.count,
-                damaged=arguments.damaged,
-            )
-        ]
-        task = Benchmark(
-            folder,
-            arguments.solvers or DEFAULT_SOLVERS,
-            arguments.problems or DEFAULT_PROBLEMS,
-            [_guarded(clip) for clip in clips],
-            scores=arguments.scores,
-            sigma=arguments.sigma,
-            alignment=arguments.grid or "deepinv",
-            seed=arguments.seed,
-            num_samples=arguments.samples,
-            eta=arguments.eta,
-            models=_networks(arguments, device),
-            device=device,
-            published=arguments.published,
-            save_videos=arguments.save_videos,
-            overwrite=arguments.overwrite,
-            say=lambda line: print(line, flush=True),
-        )
+        clips = _clips(arguments)
+        task = _task(arguments, clips, _networks(arguments, device), device)
     for case in task.problems.values():
         if case.problem is not None:
             check_divides(case.problem, width, height)
@@ -83,6 +62,8 @@ def benchmark(arguments: argparse.Namespace) -> None:
         raise UserError(str(error)) from error
     try:
         with _file_errors(folder):
+            if not spread.here:
+                _compute_elsewhere(arguments, spread, len(clips))
             results = task.run()
     except OutOfMemory as error:
         raise UserError(in_words(str(error))) from error
@@ -91,6 +72,79 @@ def benchmark(arguments: argparse.Namespace) -> None:
     print()
     print(results.to_markdown(published=arguments.published))
     print(f"written to {folder}: {', '.join(FILES)}")
+
+
+def _clips(arguments: argparse.Namespace) -> list[Clip]:
+    width, height = arguments.size
+    return [
+        clip
+        for source in dict.fromkeys(arguments.clips)
+        for clip in find_clips(
+            source,
+            arguments.frames,
+            height,
+            width,
+            count=arguments.count,
+            damaged=arguments.damaged,
+        )
+    ]
+
+
+def _task(
+    arguments: argparse.Namespace,
+    clips: list[Clip],
+    models: Models,
+    device: torch.device,
+) -> Benchmark:
+    return Benchmark(
+        output_folder(arguments.output),
+        arguments.solvers or DEFAULT_SOLVERS,
+        arguments.problems or DEFAULT_PROBLEMS,
+        [_guarded(clip) for clip in clips],
+        scores=arguments.scores,
+        sigma=arguments.sigma,
+        alignment=arguments.grid or "deepinv",
+        seed=arguments.seed,
+        num_samples=arguments.samples,
+        eta=arguments.eta,
+        models=models,
+        device=device,
+        published=arguments.published,
+        save_videos=arguments.save_videos,
+        overwrite=arguments.overwrite,
+        say=lambda line: print(line, flush=True),
+    )
+
+
+def _compute_elsewhere(
+    arguments: argparse.Namespace, spread: Spread, count: int
+) -> None:
+    """The cells of each clip by one of several workers; the table is made here."""
+    try:
+        for number, said in spread.run(partial(_Cells, arguments), range(count)):
+            if isinstance(said, Exception):
+                raise said
+            for line in said:
+                print(line, flush=True)
+            print(f"clip {number + 1} of {count} is done", flush=True)
+    except ImportError as error:
+        raise UserError(str(error)) from error
+
+
+class _Cells:
+    """Computes the cells of one clip after another, in a process that keeps the models."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.device = choose_device(arguments.device)
+        self.models = _networks(arguments, self.device)
+
+    def __call__(self, number: int) -> list[str]:
+        said = io.StringIO()
+        with redirect_stdout(said), user_errors():
+            clip = _clips(self.arguments)[number]
+            _task(self.arguments, [clip], self.models, self.device).compute()
+        return said.getvalue().splitlines()
 
 
 @contextmanager

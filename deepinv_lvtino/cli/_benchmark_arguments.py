@@ -12,6 +12,7 @@ from deepinv_lvtino.cli._options import (
     _models,
     _positive,
     _size,
+    _spread,
 )
 
 # also in deepinv_lvtino.benchmark, which takes seconds to import
@@ -115,6 +116,7 @@ command with more solvers, problems or clips computes what is new.""",
         metavar="N",
         help="samples of lvtino-mean; default: 8",
     )
+    _spread(parser)
     _damaged(parser)
     _models(parser)
     _common(parser)

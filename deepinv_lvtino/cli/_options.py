@@ -146,6 +146,10 @@ def _input(parser: argparse.ArgumentParser, what: str) -> None:
         help="file ending in .mp4, .mkv, .mov or .avi, or a name without suffix for a "
         "folder of PNG frames",
     )
+    _reading(parser)
+
+
+def _reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fps",
         type=_rate,
@@ -248,6 +252,28 @@ def _solver(parser: argparse.ArgumentParser, samples: int) -> None:
         metavar="N",
         help="posterior samples, for their mean and standard deviation; default: "
         "%(default)s",
+    )
+
+
+def _spread(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        metavar="N",
+        help="processes, each with one clip at a time; default: this one, without Ray",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="a running Ray cluster, such as auto or 10.0.0.1:6379; default with "
+        "--workers: one of this machine alone, for this command",
+    )
+    parser.add_argument(
+        "--threads",
+        type=_positive,
+        metavar="N",
+        help="threads of a process; default: the cores of this machine, divided by "
+        "--workers. Results are the same bit for bit with the same number",
     )
 
 

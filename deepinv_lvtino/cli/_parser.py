@@ -11,12 +11,14 @@ from deepinv_lvtino.cli._arguments import (
     add_estimate,
     add_info,
     add_restore,
+    add_restore_many,
 )
 from deepinv_lvtino.cli._benchmark_arguments import add_benchmark
 from deepinv_lvtino.cli._tune_arguments import add_tune
 
 _COMMANDS = (
     add_restore,
+    add_restore_many,
     add_degrade,
     add_demo,
     add_estimate,

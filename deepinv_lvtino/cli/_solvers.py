@@ -45,7 +45,8 @@ def solver_for(arguments: argparse.Namespace, task: AnyTask, solver: LVTINO) -> 
         options = {"schedule": _schedule_for(arguments, task.problem, asked, published)}
     if published:
         print("loading the published models", flush=True)
-        video, image = published_models(arguments, task.device)
+        load = getattr(arguments, "load_models", published_models)
+        video, image = load(arguments, task.device)
         if isinstance(options["schedule"], CalibratedSchedule):
             measure_pixel_scales((video, image), *task.excerpt(), arguments.seed)
     with user_errors():
