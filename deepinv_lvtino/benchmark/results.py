@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,13 +27,20 @@ from deepinv_lvtino.benchmark.published import (
     PUBLISHED_SCORES,
     SOURCE,
 )
-from deepinv_lvtino.benchmark.scores import SCORES, heading
+from deepinv_lvtino.benchmark.scores import SCORES
+from deepinv_lvtino.benchmark.table import (
+    published_cost_table,
+    score_table,
+    score_text,
+)
+
+if TYPE_CHECKING:
+    import pandas
 
 #: Files that :meth:`Results.write` writes.
 FILES = ("benchmark.csv", "benchmark.md", "benchmark.json", "benchmark.png")
 
 _NAME = text(1000)
-_COSTS = ("seconds ↓", "memory (GB) ↓", "network evaluations")
 _SCORES = table(optional(number(-1e30, 1e30)))
 _FACTS = table(optional(text()))
 
@@ -188,7 +193,7 @@ class Results:
         """
         columns = self._columns(published)
         lines = ["# Benchmark", "", "## Measured", ""]
-        lines += _table(self.rows, columns)
+        lines += score_table(self.rows, columns).to_markdown()
         lines += ["", *self._notes()]
         if published:
             lines += [
@@ -197,32 +202,36 @@ class Results:
                 "",
                 f"{SOURCE}: 25 frames of 1280x768, noise 0.001.",
                 "",
-                *_table(quoted_rows(), columns),
+                *score_table(quoted_rows(), columns).to_markdown(),
                 "",
                 "Run time and memory, as published:",
                 "",
-                *_cost_table(),
+                *published_cost_table().to_markdown(),
             ]
         return "\n".join(lines) + "\n"
 
+    def to_dataframe(self) -> pandas.DataFrame:
+        r"""
+        The measured rows for pandas: one column for each score, cost and name.
+
+        :return: (pandas.DataFrame) the rows; what is not known is NaN.
+        :raises ImportError: if pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            msg = f"`to_dataframe` needs pandas ({error}): pip install pandas"
+            raise ImportError(msg) from error
+        records = [asdict(row) for row in self.rows]
+        for one in records:
+            spread = one.pop("spread")
+            one |= one.pop("scores")
+            one |= {f"{name} spread": value for name, value in spread.items()}
+        return pandas.DataFrame.from_records(records)
+
     def _repr_html_(self) -> str:
         """The measured rows as a table, which notebooks and the gallery show."""
-        lines = _table(self.rows, self._columns(False))
-        rows = [
-            [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)]
-            for line in (lines[0], *lines[2:])
-        ]
-        html = []
-        for line_number, row in enumerate(rows):
-            tag = "th" if line_number == 0 else "td"
-            cells = (escape(cell) for cell in row[1:-1])
-            marked = (re.sub(r"\*\*(.*)\*\*", r"<b>\1</b>", cell) for cell in cells)
-            html.append("".join(f"<{tag}>{cell}</{tag}>" for cell in marked))
-        head, *body = (f"<tr>{line}</tr>" for line in html)
-        return (
-            '<table class="numbers table">'
-            f"<thead>{head}</thead><tbody>{''.join(body)}</tbody></table>"
-        )
+        return score_table(self.rows, self._columns(False)).to_html()
 
     def _columns(self, published: bool) -> list[str]:
         quoted = set(PUBLISHED_SCORES[0]["scores"]) if published else set()
@@ -241,7 +250,7 @@ class Results:
         clean = _clean(self.cells)
         for name in sorted({name for values in clean.values() for name in values}):
             listed = ", ".join(
-                f"{data} {_text(name, values.get(name))}"
+                f"{data} {score_text(name, values.get(name))}"
                 for data, values in clean.items()
             )
             notes.append(
@@ -371,55 +380,6 @@ def _clean(cells: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | None]
             mean = float(np.mean(known)) if known else None
             found.setdefault(data, {})[name] = mean
     return found
-
-
-def _table(rows: Sequence[Row], columns: Sequence[str]) -> list[str]:
-    timed = any(row.seconds is not None for row in rows)
-    heads = [heading(name) for name in columns]
-    titles = ["data", "problem", "solver", *heads, *(_COSTS if timed else ())]
-    lines = [_line(titles), _line(["---"] * 3 + ["---:"] * (len(titles) - 3))]
-    for row in rows:
-        rivals = [r for r in rows if (r.data, r.problem) == (row.data, row.problem)]
-        cells = [row.data, row.problem, row.solver]
-        for name in columns:
-            value = row.scores.get(name)
-            text = _text(name, value)
-            best = value is not None and value == _best(name, rivals)
-            cells.append(f"**{text}**" if best and len(rivals) > 1 else text)
-        if timed:
-            costs = row.seconds, row.memory, row.evaluations
-            cells += ["–" if cost is None else f"{cost:.3g}" for cost in costs]
-        lines.append(_line(cells))
-    return lines
-
-
-def _best(name: str, rows: Sequence[Row]) -> float | None:
-    values = [row.scores.get(name) for row in rows]
-    known = [value for value in values if value is not None]
-    if not known or not SCORES[name].ranked:
-        return None
-    return max(known) if SCORES[name].higher_better else min(known)
-
-
-def _cost_table() -> list[str]:
-    lines = [
-        _line(["solver", "network evaluations", "seconds ↓", "memory (GB) ↓"]),
-        _line(["---", "---:", "---:", "---:"]),
-    ]
-    for solver, cost in PUBLISHED_COST.items():
-        values = [cost["evaluations"], cost["seconds"], cost["memory"]]
-        lines.append(_line([solver, *("–" if v is None else f"{v:g}" for v in values)]))
-    return lines
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def _text(name: str, value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:#.{SCORES[name].digits}g}".removesuffix(".")
 
 
 def _plain(value: Any) -> str:

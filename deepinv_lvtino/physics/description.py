@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +175,7 @@ class Description:
         for term in self.terms:
             step = term.make(size, setting)
             size = _size_after(step, size)
-            physics = step if physics is None else step * physics
+            physics = step if physics is None else _after(physics, step)
         if physics is None:
             physics = SeparableVideoPhysics(
                 size, device=setting.device, dtype=setting.dtype
@@ -183,6 +184,8 @@ class Description:
         if setting.sigma > 0:
             noise = GaussianNoise(setting.sigma, rng=setting.rng)
         physics.set_noise_model(noise)
+        if getattr(physics, "img_size", None) is None:  # of an operator of any size
+            physics.img_size = setting.img_size
         return physics
 
     def hashes(self) -> dict[str, str]:
@@ -196,6 +199,13 @@ class Description:
             for path in self.files
             if path.is_file()
         }
+
+
+def _after(first: LinearPhysics, second: LinearPhysics) -> LinearPhysics:
+    """Product; that it may not be decomposable is no surprise, and its steps know."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "At least one input physics", UserWarning)
+        return second * first
 
 
 def _size_after(step: LinearPhysics, size: Size) -> Size:
