@@ -42,11 +42,11 @@ models = tiny_video(), tiny_image()
 EVALUATE = """
 import sys, time, torch
 from deepinv_lvtino._allocator import keep_freed_memory
-from deepinv_lvtino.models import tiny, tiny_video
+from deepinv_lvtino.models import tiny_network, tiny_video
 if sys.argv[1] != "before":
     keep_freed_memory()
 if sys.argv[1] != "pieces":
-    tiny.PIECE = sys.maxsize
+    tiny_network.PIECE = sys.maxsize
 size = tuple(map(int, sys.argv[2].split("x")))
 denoise = tiny_video().as_denoiser()
 x = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))

@@ -11,8 +11,8 @@ from torch import nn
 
 from deepinv_lvtino.models import SDXLConsistencyModel, WanConsistencyModel
 from deepinv_lvtino.models import _published as full
-from deepinv_lvtino.models._checkpoints import build, fill
 from deepinv_lvtino.models._memory import Part, parameters_on_meta
+from deepinv_lvtino.models._networks import build, fill
 
 #: Small networks of the same kinds, to try a script with.
 TINY = {

@@ -32,7 +32,7 @@ class Spread:
 
     :param int workers: processes, each of which does one job at a time; ``None`` for this
         process alone, without Ray (or, with an address, one).
-    :param str address: of a running Ray cluster (``'auto'``, ``'10.0.0.1:6379'``); by
+    :param str address: of a running Ray cluster (``'auto'``, ``'HEAD:6379'``); by
         default one on this machine is started, and stopped in the end.
     :param int threads: threads of a process; PyTorch's by default. Results are the same
         bit for bit wherever this number is the same.

@@ -599,9 +599,9 @@ def test_running_out_of_memory_names_the_settings(
     for setting in ("`frame_batch=1`", "`dtype=torch.bfloat16`"):
         assert setting in str(e.value)
     assert "offload" not in str(e.value)  # there is nowhere to go from the CPU
-    assert "`offload=True`" in model._settings("network", CUDA)
+    assert "`offload=True`" in model._remedies("network", CUDA)
     model.frame_batch, model.offload = 1, True
-    assert "`offload=True`" not in model._settings("network", CUDA)
+    assert "`offload=True`" not in model._remedies("network", CUDA)
     monkeypatch.setattr(model.autoencoder, "encode", fail)
     with pytest.raises(OutOfMemory, match="autoencoder") as e:
         model.sae(x, 374)

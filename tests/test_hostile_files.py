@@ -26,9 +26,11 @@ from deepinv_lvtino._schema import (
     text,
 )
 from deepinv_lvtino.cli._report import find_degrade_report
-from deepinv_lvtino.models import _checkpoints
-from deepinv_lvtino.models._checkpoints import build, read_file, read_folder
-from deepinv_lvtino.models.tiny import TinyConfig, TinyNetwork, load_tiny, save_tiny
+from deepinv_lvtino.models import _weight_files
+from deepinv_lvtino.models._networks import build
+from deepinv_lvtino.models._weight_files import read_file, read_folder
+from deepinv_lvtino.models.tiny_network import TinyConfig, TinyNetwork
+from deepinv_lvtino.models.tiny_weights import load_tiny, save_tiny
 from deepinv_lvtino.training import PoolClips, Trainer, TrainingOptions
 from deepinv_lvtino.training.footage import find_footage
 from deepinv_lvtino.training.loop import read_checkpoint
@@ -485,8 +487,8 @@ class TestSchema:
 
 def test_advice_of_pytorch_is_left_out():
     error = RuntimeError("Weights only load failed. Re-running with weights_only=False")
-    assert _checkpoints.reason_of(error) == "Weights only load failed"
+    assert _weight_files.reason_of(error) == "Weights only load failed"
     assert (
-        _checkpoints.reason_of(ValueError("set `weights_only` to False"))
+        _weight_files.reason_of(ValueError("set `weights_only` to False"))
         == "ValueError"
     )

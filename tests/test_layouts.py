@@ -20,11 +20,12 @@ import checkpoints
 from deepinv_lvtino.models import (
     RectifiedFlow,
     WanConsistencyModel,
-    _checkpoints,
+    _hub,
     _layouts,
+    _weight_files,
     wan,
 )
-from deepinv_lvtino.models._checkpoints import read_entry
+from deepinv_lvtino.models._weight_files import read_entry
 from helpers import generator, rand, randn
 
 # -- averaged weights ------------------------------------------------------------------
@@ -162,7 +163,7 @@ def test_checkpoint_autoencoder_and_embeddings_suffice(
     )
     monkeypatch.setattr(_layouts, "WAN_AUTOENCODER", checkpoints.WAN_AUTOENCODER)
     monkeypatch.setattr(wan, "WAN_TRANSFORMER", checkpoints.WAN_TRANSFORMER)
-    monkeypatch.setattr(_checkpoints, "fetch", None)  # nothing may be fetched
+    monkeypatch.setattr(_hub, "fetch", None)  # nothing may be fetched
     for pretrained in (wan.WAN_REPOSITORY, None):
         for autoencoder in (vae, base / "vae", base):
             model = load(pretrained, causvid, autoencoder=autoencoder)
@@ -483,7 +484,7 @@ def test_the_recorded_network_answers_without_a_base_model(
     if kind == "rcm":  # the same weights in the other layout
         weights = {
             name.replace("model.", "net.", 1): tensor
-            for name, tensor in _checkpoints.read_file(path).items()
+            for name, tensor in _weight_files.read_file(path).items()
         }
         matrix = weights["net.patch_embedding.weight"].flatten(1)
         path = tmp_path / "rcm.pt"

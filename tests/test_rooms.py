@@ -23,9 +23,6 @@ CIRCLES: list[set[str]] = []
 LONG_MODULES = {
     "_staging",
     "benchmark.run",
-    "models._checkpoints",
-    "models.adapter",
-    "models.tiny",
     "physics.description",
     "physics.masked",
     "physics.separable",
@@ -36,9 +33,10 @@ LONG_CALLS = {
     # what a sampler is made of, each with a default; the settings of its schedule and of
     # its variation are objects of their own
     "optim.lvtino.LVTINO.__init__",
+    # what a few-step model of diffusers may be, each with a default of its own
+    "models.adapter.DiffusersConsistencyModel.__init__",
     # still: to be shortened, none to be added
     "benchmark.run.Benchmark.__init__",
-    "models.adapter.DiffusersConsistencyModel.__init__",
     "models.sdxl.SDXLConsistencyModel.from_pretrained",
     "models.wan.WanConsistencyModel.from_pretrained",
 }

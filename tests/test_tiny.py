@@ -15,11 +15,12 @@ from deepinv_lvtino.models import (
     VariancePreserving,
     load_tiny,
     save_tiny,
-    tiny,
     tiny_image,
+    tiny_network,
     tiny_video,
 )
-from deepinv_lvtino.models.tiny import _TemporalConvolution, precondition
+from deepinv_lvtino.models.tiny import precondition
+from deepinv_lvtino.models.tiny_network import _TemporalConvolution
 
 SMALL = TinyConfig(channels=(8, 16), blocks=(1, 1), embedding=8)
 SMALL_IMAGE = TinyConfig(channels=(8, 16), blocks=(1, 1), embedding=8, temporal=False)
@@ -234,6 +235,6 @@ def test_pieces_give_what_the_whole_gives(temporal, monkeypatch):
     level, flag = torch.tensor([0.1, -1.0]), torch.ones(2)
     with torch.no_grad():
         whole = network(latent, level, flag)
-        monkeypatch.setattr(tiny, "PIECE", 700)
+        monkeypatch.setattr(tiny_network, "PIECE", 700)
         pieces = network(latent, level, flag)
     torch.testing.assert_close(pieces, whole, rtol=1e-5, atol=1e-5)

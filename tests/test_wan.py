@@ -21,8 +21,9 @@ from deepinv_lvtino.models import (
     SDXLConsistencyModel,
     WanConsistencyModel,
 )
-from deepinv_lvtino.models._checkpoints import build, read_file
 from deepinv_lvtino.models._memory import Part
+from deepinv_lvtino.models._networks import build
+from deepinv_lvtino.models._weight_files import read_file
 from helpers import generator, rand, randn
 
 FRAMES = (1, 5, 8, 9, 25)

@@ -16,7 +16,7 @@ from deepinv_lvtino.models import (
     WanConsistencyModel,
     estimate_memory,
 )
-from deepinv_lvtino.models._checkpoints import fetch, need
+from deepinv_lvtino.models._hub import fetch, need
 from deepinv_lvtino.models.sdxl import (
     SDXL_AUTOENCODER,
     SDXL_AUTOENCODER_FILES,

@@ -265,7 +265,7 @@ def _spread(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address",
         metavar="ADDRESS",
-        help="a running Ray cluster, such as auto or 10.0.0.1:6379; default with "
+        help="a running Ray cluster, such as auto or HEAD:6379; default with "
         "--workers: one of this machine alone, for this command",
     )
     parser.add_argument(

@@ -40,7 +40,7 @@ _SIDE = integer(1, _MOST_PIXELS)
 _DEGRADE_REPORT = record(
     {
         "command": choice("degrade"),
-        "problem": text(),
+        "problem": text(2_000),
         "grid": choice(*GRIDS),
         "time_border": choice(*TIME_BORDERS),
         "measurement_error": number(0, 1e3, above=True),

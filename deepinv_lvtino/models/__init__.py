@@ -4,7 +4,7 @@ from deepinv_lvtino.models._memory import OutOfMemory
 from deepinv_lvtino.models._published import MemoryEstimate, estimate_memory
 from deepinv_lvtino.models._tiling import Tiles
 from deepinv_lvtino.models._tiny_decoder import TinyVideoDecoder
-from deepinv_lvtino.models.adapter import DiffusersConsistencyModel, clean_latent
+from deepinv_lvtino.models.adapter import DiffusersConsistencyModel
 from deepinv_lvtino.models.consistency import ConsistencyModel
 from deepinv_lvtino.models.gaussian import (
     GaussianConsistencyModel,
@@ -19,12 +19,11 @@ from deepinv_lvtino.models.noise_schedules import (
     RectifiedFlow,
     VariancePreserving,
 )
+from deepinv_lvtino.models.predictions import clean_latent
 from deepinv_lvtino.models.sdxl import SDXLConsistencyModel
-from deepinv_lvtino.models.tiny import (
-    TinyConfig,
-    TinyConsistencyModel,
-    TinyDenoiser,
-    TinyNetwork,
+from deepinv_lvtino.models.tiny import TinyConsistencyModel, TinyDenoiser
+from deepinv_lvtino.models.tiny_network import TinyConfig, TinyNetwork
+from deepinv_lvtino.models.tiny_weights import (
     load_tiny,
     save_tiny,
     tiny_image,

@@ -11,18 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepinv_lvtino.models._checkpoints import (
-    Source,
-    Weights,
-    build,
-    fill,
-    need,
-    read_config,
-    read_file,
-    read_folder,
-    without_prefix,
-)
+from deepinv_lvtino.models._hub import need
 from deepinv_lvtino.models._lora_names import wan_weights
+from deepinv_lvtino.models._networks import build, fill, read_config, without_prefix
+from deepinv_lvtino.models._weight_files import Source, Weights, read_file, read_folder
 from deepinv_lvtino.models.noise_schedules import NoiseSchedule, RectifiedFlow
 
 #: Configuration of the transformer of Wan 2.1 with 1.3 billion parameters.

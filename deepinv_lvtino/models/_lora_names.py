@@ -7,7 +7,9 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from deepinv_lvtino.models._checkpoints import Weights, need, without_prefix
+from deepinv_lvtino.models._hub import need
+from deepinv_lvtino.models._networks import without_prefix
+from deepinv_lvtino.models._weight_files import Weights
 
 _WAN_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "model.")
 _WAN_ORIGINAL = (

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepinv_lvtino.models._checkpoints import Source, need
+from deepinv_lvtino.models._hub import need
 from deepinv_lvtino.models._memory import OutOfMemory, Part
+from deepinv_lvtino.models._weight_files import Source
 
 Embeddings = dict[str, Tensor]
 _CPU = torch.device("cpu")

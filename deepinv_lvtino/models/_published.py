@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from deepinv_lvtino.models._checkpoints import need
+from deepinv_lvtino.models._hub import need
 from deepinv_lvtino.models._layouts import WAN_AUTOENCODER, WAN_TRANSFORMER
 from deepinv_lvtino.models._memory import num_bytes, peak_activations
 from deepinv_lvtino.models._tiny_decoder import TinyVideoDecoder

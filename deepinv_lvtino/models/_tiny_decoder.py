@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepinv_lvtino.models._checkpoints import Source, Weights, fill, read_file
 from deepinv_lvtino.models._memory import parameters_on_meta
+from deepinv_lvtino.models._networks import fill
+from deepinv_lvtino.models._weight_files import Source, Weights, read_file
 
 _IMAGE_CHANNELS = 3
 # where the layers are: the first, one at the end of each of three stages, and the last

@@ -9,68 +9,22 @@ import torch
 from deepinv.physics import Physics
 from torch import Tensor, nn
 
+from deepinv_lvtino.models._autoencoder import AutoencoderSpec
 from deepinv_lvtino.models._memory import Offload, Part, Result
 from deepinv_lvtino.models._tiling import Tiles, tiled
 from deepinv_lvtino.models.consistency import ConsistencyModel
 from deepinv_lvtino.models.noise_schedules import NoiseSchedule
+from deepinv_lvtino.models.predictions import (
+    PREDICTIONS,
+    call_network,
+    clean_latent,
+)
 
 Conditioning = Mapping[str, Any]
 Call = Callable[[nn.Module, Tensor, Tensor, dict[str, Any]], Tensor]
 
-#: What a network may predict, see :func:`clean_latent`.
-PREDICTIONS = ("noise", "velocity", "v", "clean")
-
-
 # pixels of a frame beyond which the autoencoder takes frames one by one
 _LARGE_FRAME = 512 * 512
-
-
-def clean_latent(
-    prediction: str, noisy: Tensor, output: Tensor, alpha: float, sigma: float
-) -> Tensor:
-    r"""
-    Clean latent from what a network predicts, in double precision.
-
-    With :math:`z_t = a z_0 + s \varepsilon`:
-
-    * ``'noise'``: the output is :math:`\varepsilon`, and
-      :math:`z_0 = (z_t - s \varepsilon) / a`;
-    * ``'velocity'`` (rectified flow, :math:`a + s = 1`): the output is
-      :math:`\varepsilon - z_0`, and :math:`z_0 = z_t - s v`;
-    * ``'v'`` (variance preserving, :math:`a^2 + s^2 = 1`): the output is
-      :math:`a \varepsilon - s z_0`, and :math:`z_0 = a z_t - s v`;
-    * ``'clean'``: the output is :math:`z_0`.
-
-    :param str prediction: one of these.
-    :param torch.Tensor noisy: :math:`z_t`.
-    :param torch.Tensor output: the network's output, shape of ``noisy``.
-    :param float alpha: :math:`a`.
-    :param float sigma: :math:`s`.
-    :return: (:class:`torch.Tensor`) :math:`z_0`, shape and dtype of ``noisy``.
-    :raises ValueError: if ``prediction`` is unknown, or the shapes differ.
-    """
-    if prediction not in PREDICTIONS:
-        names = ", ".join(map(repr, PREDICTIONS))
-        msg = f"`prediction` must be one of {names}; got {prediction!r}."
-        raise ValueError(msg)
-    if output.shape != noisy.shape:
-        msg = (
-            f"the network's output has shape {tuple(output.shape)}; expected that of its "
-            f"input, {tuple(noisy.shape)}."
-        )
-        raise ValueError(msg)
-    if prediction == "clean":
-        return output.to(noisy.dtype)
-    # Apple's GPUs have no double precision
-    double = torch.float32 if noisy.device.type == "mps" else torch.float64
-    z, out = noisy.to(double), output.to(double)
-    if prediction == "noise":
-        clean = (z - sigma * out) / alpha
-    elif prediction == "velocity":
-        clean = z - sigma * out
-    else:
-        clean = alpha * z - sigma * out
-    return clean.to(noisy.dtype)
 
 
 class DiffusersConsistencyModel(ConsistencyModel):
@@ -179,13 +133,15 @@ class DiffusersConsistencyModel(ConsistencyModel):
         if guidance != 1 and negative is None:
             msg = f"`guidance`={guidance} needs `negative`, the negative conditioning."
             raise ValueError(msg)
-        self.spatial, self.temporal = compression(autoencoder, per_frame)
+        spec = AutoencoderSpec.from_config(
+            autoencoder, per_frame, latent_mean, latent_std
+        )
         super().__init__(
             schedule,
             pixel_scale=pixel_scale,
             per_frame=per_frame,
             shared_noise=shared_noise,
-            multiple=multiple or _multiple(network, self.spatial, self.temporal),
+            multiple=multiple or _multiple(network, spec),
             frame_offset=int(not per_frame) if frame_offset is None else frame_offset,
         )
         self.network = network
@@ -195,13 +151,11 @@ class DiffusersConsistencyModel(ConsistencyModel):
         self.negative = None if negative is None else dict(negative)
         self.guidance = guidance
         self.call = call or call_network
-        self.latent_mean, self.latent_std = _normalisation(
-            autoencoder, latent_mean, latent_std
-        )
+        self.spec = spec
         self.decode_arguments = dict(decode_arguments or {})
         self.clip = per_frame if clip is None else clip
         self.frame_batch = frame_batch
-        self.tiles = _tiles(tiling, per_frame)
+        self.tiles = _tiles_of(tiling, per_frame)
         self._parts = {
             "network": Part("network", network, offload),
             "autoencoder": Part("autoencoder", autoencoder, offload),
@@ -242,7 +196,7 @@ class DiffusersConsistencyModel(ConsistencyModel):
         if self.clip:
             x = x.clamp(0, 1)
         dtype = torch.promote_types(x.dtype, torch.float32)
-        count = self._frames_to_autoencode(x.shape, 1)
+        count = self._frames_at_once(x.shape, 1)
 
         # one visit to the device for all pieces
         def means(network: nn.Module) -> list[Tensor]:
@@ -251,9 +205,7 @@ class DiffusersConsistencyModel(ConsistencyModel):
         latent = _unfold(
             self._on_device("autoencoder", means, x), len(x), self.per_frame
         )
-        return (latent - _channel(self.latent_mean, latent)) / _channel(
-            self.latent_std, latent
-        )
+        return self.spec.normalise(latent)
 
     def denoise(self, latent: Tensor, t: float) -> Tensor:
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
@@ -274,10 +226,8 @@ class DiffusersConsistencyModel(ConsistencyModel):
         return _unfold(pieces, len(latent), self.per_frame)
 
     def decode(self, latent: Tensor) -> Tensor:
-        latent = latent * _channel(self.latent_std, latent) + _channel(
-            self.latent_mean, latent
-        )
-        count = self._frames_to_autoencode(latent.shape, self.spatial)
+        latent = self.spec.restore(latent)
+        count = self._frames_at_once(latent.shape, self.spec.spatial)
 
         def videos(network: nn.Module) -> list[Tensor]:
             return [
@@ -337,7 +287,7 @@ class DiffusersConsistencyModel(ConsistencyModel):
         value = value.to(latent.device, dtype)
         return value.expand(len(latent), *value.shape[1:])
 
-    def _frames_to_autoencode(self, shape: torch.Size, scale: int) -> int:
+    def _frames_at_once(self, shape: torch.Size, scale: int) -> int:
         """Autoencoders need more memory than networks: large frames go one by one."""
         pixels = shape[-2] * shape[-1] * scale**2
         return self.frame_batch if pixels <= _LARGE_FRAME else 1
@@ -353,10 +303,10 @@ class DiffusersConsistencyModel(ConsistencyModel):
     def _on_device(
         self, name: str, function: Callable[[nn.Module], Result], like: Tensor
     ) -> Result:
-        settings = self._settings(name, like.device)
-        return self._parts[name].run(function, like.device, settings)
+        remedies = self._remedies(name, like.device)
+        return self._parts[name].run(function, like.device, remedies)
 
-    def _settings(self, name: str, device: torch.device) -> dict[str, str]:
+    def _remedies(self, name: str, device: torch.device) -> dict[str, str]:
         """What can still be changed when memory runs out."""
         found = {}
         if self.per_frame and self.frame_batch > 1:
@@ -376,7 +326,9 @@ class DiffusersConsistencyModel(ConsistencyModel):
         def mean(cut: Tensor) -> Tensor:
             return network.encode(cut).latent_dist.mode()  # type: ignore[operator]
 
-        return self._tiled(mean, (2 * x - 1).to(dtype_of(network)), 1, self.spatial)
+        return self._in_tiles(
+            mean, (2 * x - 1).to(dtype_of(network)), 1, self.spec.spatial
+        )
 
     @torch.no_grad()
     def _decode(self, network: nn.Module, latent: Tensor) -> Tensor:
@@ -388,9 +340,9 @@ class DiffusersConsistencyModel(ConsistencyModel):
         def video(cut: Tensor) -> Tensor:
             return network.decode(cut, **arguments, return_dict=False)[0]  # type: ignore[operator]
 
-        return self._tiled(video, latent.to(dtype_of(network)), self.spatial, 1)
+        return self._in_tiles(video, latent.to(dtype_of(network)), self.spec.spatial, 1)
 
-    def _tiled(
+    def _in_tiles(
         self, function: Callable[[Tensor], Tensor], x: Tensor, inputs: int, outputs: int
     ) -> Tensor:
         if self.tiles is None:
@@ -399,7 +351,7 @@ class DiffusersConsistencyModel(ConsistencyModel):
             function,
             x,
             self.tiles,
-            grid=max(self.multiple[1], self.spatial),
+            grid=max(self.multiple[1], self.spec.spatial),
             inputs=inputs,
             outputs=outputs,
         )
@@ -417,21 +369,6 @@ class DiffusersConsistencyModel(ConsistencyModel):
         return output
 
 
-def call_network(
-    network: nn.Module, latent: Tensor, timestep: Tensor, conditioning: dict[str, Any]
-) -> Tensor:
-    r"""
-    Call a network in the way of most transformers and UNets of diffusers.
-
-    :param torch.nn.Module network: the network.
-    :param torch.Tensor latent: noisy latents, first argument.
-    :param torch.Tensor timestep: times, one per latent; by its name ``timestep``.
-    :param dict conditioning: further arguments by name.
-    :return: (:class:`torch.Tensor`) the prediction.
-    """
-    return network(latent, timestep=timestep, **conditioning, return_dict=False)[0]
-
-
 def dtype_of(network: nn.Module) -> torch.dtype:
     r"""
     Precision that a network computes in.
@@ -447,51 +384,7 @@ def dtype_of(network: nn.Module) -> torch.dtype:
     return max(sizes, key=lambda dtype: sizes[dtype], default=torch.float32)
 
 
-def compression(autoencoder: nn.Module, per_frame: bool) -> tuple[int, int]:
-    r"""
-    Pixels per latent along height and width, and frames per latent.
-
-    :param torch.nn.Module autoencoder: autoencoder with a ``config`` or with the
-        attributes that diffusers gives it.
-    :param bool per_frame: whether it encodes images.
-    :return: (tuple[int, int]) both factors.
-    :raises ValueError: if neither says them.
-    """
-    config = getattr(autoencoder, "config", {})
-    spatial = _first(
-        getattr(config, "scale_factor_spatial", None),
-        getattr(autoencoder, "spatial_compression_ratio", None),
-    )
-    blocks = getattr(config, "block_out_channels", None)
-    if spatial is None and blocks is not None:
-        spatial = 2 ** (len(blocks) - 1)
-    temporal = 1
-    if not per_frame:
-        temporal = _first(
-            getattr(config, "scale_factor_temporal", None),
-            getattr(autoencoder, "temporal_compression_ratio", None),
-        )
-    if spatial is None or temporal is None:
-        msg = (
-            f"`autoencoder` ({type(autoencoder).__name__}) does not say how much it "
-            "compresses; give it `spatial_compression_ratio` and, for video, "
-            "`temporal_compression_ratio`."
-        )
-        raise ValueError(msg)
-    return int(spatial), int(temporal)
-
-
-def _setting(module: nn.Module, name: str) -> Any:
-    """An entry of the configuration, or an attribute (LTX has buffers) without one."""
-    config = getattr(module, "config", {})
-    return getattr(config if name in config else module, name, None)
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)
-
-
-def _multiple(network: nn.Module, spatial: int, temporal: int) -> tuple[int, int, int]:
+def _multiple(network: nn.Module, spec: AutoencoderSpec) -> tuple[int, int, int]:
     """Sizes that pass through patches or resolutions without a remainder."""
     config = getattr(network, "config", {})
     patch = getattr(config, "patch_size", None)
@@ -501,42 +394,7 @@ def _multiple(network: nn.Module, spatial: int, temporal: int) -> tuple[int, int
         inner = patch if isinstance(patch, int) else patch[-1]
     elif blocks is not None:
         inner = 2 ** (len(blocks) - 1)
-    return temporal, spatial * inner, spatial * inner
-
-
-def _normalisation(
-    autoencoder: nn.Module, mean: Tensor | float | None, std: Tensor | float | None
-) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of latents, one value or one per channel."""
-    config = getattr(autoencoder, "config", {})
-    if mean is None:
-        mean = _first(
-            _setting(autoencoder, "latents_mean"),
-            getattr(config, "shift_factor", None),
-            0.0,
-        )
-    if std is None:
-        deviation = torch.as_tensor(
-            _first(
-                _setting(autoencoder, "latents_std"),
-                1.0,
-            )
-        )
-        std = deviation / (getattr(config, "scaling_factor", None) or 1.0)
-    return tuple(  # type: ignore[return-value]
-        torch.as_tensor(value, dtype=torch.float64).detach().cpu().flatten()
-        for value in (mean, std)
-    )
-
-
-def _channel(value: Tensor, latent: Tensor) -> Tensor:
-    if value.numel() not in (1, latent.shape[1]):
-        msg = (
-            f"`latent_mean` and `latent_std` must have one value or one per channel "
-            f"({latent.shape[1]}); got {value.numel()}."
-        )
-        raise ValueError(msg)
-    return value.to(latent.dtype).to(latent.device).view(-1, 1, 1, 1)
+    return spec.temporal, spec.spatial * inner, spec.spatial * inner
 
 
 def _unfold(pieces: list[Tensor], num_videos: int, per_frame: bool) -> Tensor:
@@ -547,7 +405,7 @@ def _unfold(pieces: list[Tensor], num_videos: int, per_frame: bool) -> Tensor:
     return frames.unflatten(0, (num_videos, -1)).transpose(1, 2)
 
 
-def _tiles(tiling: Tiles | str | None, per_frame: bool) -> Tiles | None:
+def _tiles_of(tiling: Tiles | str | None, per_frame: bool) -> Tiles | None:
     if tiling is None or isinstance(tiling, Tiles):
         return tiling
     if tiling != "auto":

@@ -8,24 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepinv_lvtino.models._checkpoints import (
-    Source,
-    build,
-    fill,
-    locate,
-    lora_or_network,
-    merge_lora,
-    need,
-    read_file,
-    read_folder,
-    without_prefix,
-)
+from deepinv_lvtino.models._hub import locate, lora_or_network, need
+from deepinv_lvtino.models._lora import merge_lora
 from deepinv_lvtino.models._lora_names import UNetNames
+from deepinv_lvtino.models._networks import build, fill, without_prefix
 from deepinv_lvtino.models._prompts import (
     embed_clip,
     load_embeddings,
     save_embeddings,
 )
+from deepinv_lvtino.models._weight_files import Source, read_file, read_folder
 from deepinv_lvtino.models.adapter import Conditioning, DiffusersConsistencyModel
 from deepinv_lvtino.models.noise_schedules import NoiseSchedule, VariancePreserving
 from deepinv_lvtino.models.wan import placement, read_checkpoint
@@ -105,7 +97,7 @@ class SDXLConsistencyModel(DiffusersConsistencyModel):
 
     def conditions(self, latent: Tensor, conditioning: Conditioning) -> dict[str, Any]:
         fitted = super().conditions(latent, conditioning)
-        height, width = (size * self.spatial for size in latent.shape[-2:])
+        height, width = (size * self.spec.spatial for size in latent.shape[-2:])
         size = torch.tensor(
             [[height, width, 0, 0, height, width]],
             dtype=torch.float32,

@@ -9,17 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepinv_lvtino.models._checkpoints import (
-    Source,
-    fill,
-    locate,
-    lora_or_network,
-    merge_lora,
-    need,
-    read_entry,
-    read_file,
-    read_folder,
-)
+from deepinv_lvtino.models._hub import locate, lora_or_network, need
 from deepinv_lvtino.models._layouts import (
     WAN_AUTOENCODER_FILES,
     WAN_TRANSFORMER,
@@ -30,14 +20,22 @@ from deepinv_lvtino.models._layouts import (
     load_autoencoder,
     transformer_weights,
 )
+from deepinv_lvtino.models._lora import merge_lora
 from deepinv_lvtino.models._lora_names import wan_names
 from deepinv_lvtino.models._memory import Part
+from deepinv_lvtino.models._networks import fill
 from deepinv_lvtino.models._prompts import (
     embed_t5,
     load_embeddings,
     save_embeddings,
 )
 from deepinv_lvtino.models._tiny_decoder import check_tiny_decoder, load_tiny_decoder
+from deepinv_lvtino.models._weight_files import (
+    Source,
+    read_entry,
+    read_file,
+    read_folder,
+)
 from deepinv_lvtino.models.adapter import DiffusersConsistencyModel, dtype_of
 from deepinv_lvtino.models.noise_schedules import NoiseSchedule
 
@@ -112,7 +110,7 @@ class WanConsistencyModel(DiffusersConsistencyModel):
         self.taken: dict[str, str | None] = {}
         self.decoder = decoder
         if decoder is not None:
-            check_tiny_decoder(decoder, transformer, self.spatial)
+            check_tiny_decoder(decoder, transformer, self.spec.spatial)
             decoder.eval().requires_grad_(False)
             self._parts["decoder"] = Part("decoder", decoder, self.offload)
 
@@ -122,10 +120,10 @@ class WanConsistencyModel(DiffusersConsistencyModel):
 
         def videos(network: nn.Module) -> list[Tensor]:
             return [
-                self._tiled(
+                self._in_tiles(
                     lambda cut: self._decode_tiny(network, cut),
                     piece.to(dtype_of(network)),
-                    self.spatial,
+                    self.spec.spatial,
                     1,
                 ).to(latent.dtype)
                 for piece in self._pieces(latent, 1)
@@ -137,8 +135,8 @@ class WanConsistencyModel(DiffusersConsistencyModel):
     def _decode_tiny(self, network: nn.Module, latent: Tensor) -> Tensor:
         video = network(latent.transpose(1, 2))
         batch, _, frames, height, width = latent.shape
-        frames = self.temporal * (frames - 1) + self.frame_offset
-        size = (height * self.spatial, width * self.spatial)
+        frames = self.spec.temporal * (frames - 1) + self.frame_offset
+        size = (height * self.spec.spatial, width * self.spec.spatial)
         if video.shape != (batch, frames, 3, *size):
             msg = (
                 f"`decoder` gave shape {tuple(video.shape)}; expected "

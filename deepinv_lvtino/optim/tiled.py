@@ -111,8 +111,8 @@ class Tiled(Reconstructor):
             border in space, or :class:`deepinv_lvtino.physics.VideoInpainting`.
         :param torch.Tensor init: start ``(B, C, T, H, W)`` of a :class:`LVTINO`; its own by
             default, tile by tile.
-        :param FramesNoise noise_source: noise of a :class:`LVTINO`; that of ``seed`` by
-            default.
+        :param Callable noise_source: noise of a :class:`LVTINO`, as :class:`Windowed` gives
+            it; that of ``seed`` by default.
         :return: (:class:`torch.Tensor`) video ``(B, C, T, H, W)``.
         :raises NotImplementedError: if the operator cannot be cut into tiles.
         :raises ValueError: if the overlap is smaller than what a measured pixel sees.

@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from deepinv_lvtino.models.tiny import (
-    TinyConfig,
-    TinyNetwork,
+from deepinv_lvtino.models.tiny_network import TinyConfig, TinyNetwork
+from deepinv_lvtino.models.tiny_weights import (
     filled_network,
     load_tiny,
     read_config,

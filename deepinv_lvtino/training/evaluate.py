@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepinv_lvtino.datasets.video import read_video
-from deepinv_lvtino.models.tiny import TinyConsistencyModel, TinyNetwork
+from deepinv_lvtino.models.tiny import TinyConsistencyModel
+from deepinv_lvtino.models.tiny_network import TinyNetwork
 from deepinv_lvtino.training.footage import find_footage
 from deepinv_lvtino.training.losses import SIGMA_MIN, flow_step
 

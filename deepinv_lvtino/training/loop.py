@@ -27,13 +27,11 @@ from deepinv_lvtino._schema import (
     text,
     wrong,
 )
-from deepinv_lvtino.models._checkpoints import UNREADABLE, check_names, load_tensors
-from deepinv_lvtino.models._checkpoints import reason_of as _reason
-from deepinv_lvtino.models.tiny import (
-    TinyConsistencyModel,
-    TinyNetwork,
-    fast_dtype,
-)
+from deepinv_lvtino.models._networks import check_names
+from deepinv_lvtino.models._weight_files import UNREADABLE, load_tensors
+from deepinv_lvtino.models._weight_files import reason_of as _reason
+from deepinv_lvtino.models.tiny import TinyConsistencyModel
+from deepinv_lvtino.models.tiny_network import TinyNetwork, fast_dtype
 from deepinv_lvtino.training.data import PoolClips
 from deepinv_lvtino.training.losses import (
     NUM_STEPS,

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from deepinv_lvtino.models.tiny import TinyNetwork, save_tiny
+from deepinv_lvtino.models.tiny_network import TinyNetwork
+from deepinv_lvtino.models.tiny_weights import save_tiny
 from deepinv_lvtino.training.data import PoolClips
 from deepinv_lvtino.training.evaluate import (
     JUMP_LEVELS,

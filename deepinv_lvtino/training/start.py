@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from deepinv_lvtino.models.tiny import TinyNetwork
+from deepinv_lvtino.models.tiny_network import TinyNetwork
 
 
 def start_from(network: TinyNetwork, source: TinyNetwork) -> None:
