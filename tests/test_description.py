@@ -18,7 +18,7 @@ from deepinv_lvtino.physics import (
     PROBLEMS,
     SeparableVideoPhysics,
     VideoInpainting,
-    description,
+    _steps,
     find_problem,
     parse_operator,
 )
@@ -28,7 +28,7 @@ SIZE = (3, 8, 24, 32)
 
 
 def test_the_command_line_says_the_same_words():
-    assert description.VOCABULARY == _options.VOCABULARY
+    assert _steps.VOCABULARY == _options.VOCABULARY
 
 
 @pytest.mark.parametrize(

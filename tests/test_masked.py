@@ -71,7 +71,7 @@ def physics(request):
 @pytest.fixture
 def few_pixels(monkeypatch):
     """Several chunks, the last of them not full."""
-    monkeypatch.setattr(module, "_pixels_at_a_time", lambda matrix: 5)
+    monkeypatch.setattr(module, "pixels_at_a_time", lambda matrix: 5)
 
 
 def test_adjoint(physics):

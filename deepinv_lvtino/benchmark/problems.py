@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deepinv_lvtino.benchmark._identity import Describer, Identity, tensor_digest
 from deepinv_lvtino.physics import PROBLEMS, find_problem, make_problem
-from deepinv_lvtino.physics.description import Size
+from deepinv_lvtino.physics._terms import Size
 from deepinv_lvtino.physics.problems import Problem
 
 Factory = Callable[[Size, torch.Generator], Physics]

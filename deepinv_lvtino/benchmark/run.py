@@ -2,8 +2,6 @@ r"""Running a benchmark: one cell per solver, problem and clip, each kept when f
 
 from __future__ import annotations
 
-import hashlib
-import math
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +34,13 @@ from deepinv_lvtino.benchmark._identity import (
     difference,
     settled,
 )
+from deepinv_lvtino.benchmark._truth import (
+    Truth,
+    check_estimate,
+    check_shape,
+    finite,
+    seed_of_noise,
+)
 from deepinv_lvtino.benchmark.clips import Clip, as_clips, find_clips
 from deepinv_lvtino.benchmark.problems import Case, Factory, as_cases
 from deepinv_lvtino.benchmark.results import CELL, FILES, Results, summarise
@@ -50,14 +55,12 @@ from deepinv_lvtino.benchmark.solvers import (
 )
 from deepinv_lvtino.datasets import write_video
 from deepinv_lvtino.optim.calibrated import check_eta
-from deepinv_lvtino.utils import check_integer, check_positive, check_video
+from deepinv_lvtino.utils import check_integer, check_positive
 
 #: Solvers and problems if nothing is said.
 DEFAULT_SOLVERS = ("pinv", "admm-tv", "pnp-admm", "lvtino", "lvtino-mean")
-DEFAULT_PROBLEMS = ("A", "B", "C")
 
-#: Smallest height and width: that of the window of SSIM, and a little more.
-LEAST_SIDE = 16
+DEFAULT_PROBLEMS = ("A", "B", "C")
 
 
 class Benchmark:
@@ -155,7 +158,7 @@ class Benchmark:
         self.problems = as_cases(problems, eta)
         self.clips = as_clips(find_clips("procedural") if clips is None else clips)
         for clip in self.clips:
-            _check_shape(clip)
+            check_shape(clip)
         check_eta(eta)
         if sigma is not None:
             check_positive("sigma", sigma)
@@ -231,7 +234,7 @@ class Benchmark:
         self._sources = self._all_sources()
         cells, skipped = [], {}
         for clip in self.clips:
-            truth = _Truth(clip, self.device, metrics, self.say)
+            truth = Truth(clip, self.device, metrics, self.say)
             for name, case in self.problems.items():
                 for label, solver in self.solvers.items():
                     try:
@@ -303,7 +306,7 @@ class Benchmark:
         label: str,
         solver: Solver,
         case: Case,
-        truth: _Truth,
+        truth: Truth,
     ) -> dict[str, Any]:
         """One cell, kept or computed."""
         clip, problem = truth.clip, case.label
@@ -319,7 +322,7 @@ class Benchmark:
             return kept
         reconstruct = self._make(solver, case, clip.shape)
         x = truth.video()
-        noise_seed = _noise_seed(self.seed, problem, clip.name)
+        noise_seed = seed_of_noise(self.seed, problem, clip.name)
         with self._seeded():  # for physics that draws from the global generator
             physics = case.build(
                 clip.shape,  # type: ignore[arg-type]
@@ -330,7 +333,7 @@ class Benchmark:
             )
             y = physics(x)
         estimate, cost = self._restore(reconstruct, y, physics)
-        _check_estimate(label, estimate, x)
+        check_estimate(label, estimate, x)
         after = self._identity(
             self._describer.describe("solver", reconstruct), case, clip
         )
@@ -360,7 +363,7 @@ class Benchmark:
         self,
         setting: dict[str, Any],
         estimate: Tensor,
-        truth: _Truth,
+        truth: Truth,
         cost: dict[str, Any],
     ) -> dict[str, Any]:
         """Score a video, and write the cell and what belongs to it."""
@@ -370,7 +373,7 @@ class Benchmark:
             if SCORES[name].of_sets:
                 features = metric.features(estimate, x)
             else:
-                scores[name] = _number(metric(estimate, x))
+                scores[name] = finite(metric(estimate, x))
         cell = {
             **setting,
             "scores": scores,
@@ -489,66 +492,3 @@ class Benchmark:
                 "`reference` of a kept result. Delete it, and run again."
             )
             raise ValueError(msg) from error
-
-
-class _Truth:
-    """A clean clip, loaded when a cell needs it, and its own warping error."""
-
-    def __init__(
-        self,
-        clip: Clip,
-        device: torch.device,
-        metrics: dict[str, Metric],
-        say: Callable[[str], None],
-    ) -> None:
-        self.clip, self.device, self.metrics, self.say = clip, device, metrics, say
-        self._video: Tensor | None = None
-        self._scores: dict[str, float | None] | None = None
-
-    def video(self) -> Tensor:
-        if self._video is None:
-            x = self.clip.load()[None].to(self.device)
-            check_video("clips", x, size=self.clip.shape)
-            for note in self.clip.damage:
-                self.say(f"accepted: {note}")
-            self._video = x
-        return self._video
-
-    def scores(self) -> dict[str, float | None]:
-        """The value of a perfect restoration, where it is not obvious."""
-        if self._scores is None:
-            x = self.video()
-            names = [name for name in ("warping_error",) if name in self.metrics]
-            self._scores = {name: _number(self.metrics[name](x, x)) for name in names}
-        return self._scores
-
-
-def _check_shape(clip: Clip) -> None:
-    if len(clip.shape) != 4 or clip.shape[0] != 3 or min(clip.shape[2:]) < LEAST_SIDE:
-        msg = (
-            "`clips` must be videos (3, T, H, W) of 16 pixels or more; got "
-            f"{tuple(clip.shape)} for {clip.name!r}."
-        )
-        raise ValueError(msg)
-
-
-def _check_estimate(label: str, estimate: Any, x: Tensor) -> None:
-    shape = tuple(getattr(estimate, "shape", ()))
-    if shape != tuple(x.shape):
-        found = shape or type(estimate).__name__
-        msg = (
-            f"`solvers[{label!r}]` must return a video of shape {tuple(x.shape)}; got "
-            f"{found}."
-        )
-        raise ValueError(msg)
-
-
-def _noise_seed(seed: int, problem: str, clip: str) -> int:
-    """Seed of the measurement noise, another one than that of the solvers."""
-    digest = hashlib.sha256(f"{seed}\n{problem}\n{clip}".encode()).digest()
-    return int.from_bytes(digest[:7], "big")
-
-
-def _number(value: Tensor) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None

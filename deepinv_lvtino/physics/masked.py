@@ -9,6 +9,11 @@ from deepinv.physics import LinearPhysics
 from deepinv.physics.noise import NoiseModel, ZeroNoise
 from torch import Tensor
 
+from deepinv_lvtino.physics._pixelwise import (
+    is_diagonal,
+    pixels_at_a_time,
+    solve_positive,
+)
 from deepinv_lvtino.physics.separable import SeparableVideoPhysics
 from deepinv_lvtino.utils import (
     check_counts,
@@ -19,10 +24,6 @@ from deepinv_lvtino.utils import (
     check_video,
     prox_arguments,
 )
-
-# Bytes of pixel-wise matrices that are held at a time: what a processor's cache holds,
-# respectively enough to keep a GPU busy.
-_CHUNK_BYTES = {"cpu": 2**21, "cuda": 2**28}
 
 # Largest condition number of A_T at which the pseudo-inverse goes by normal equations.
 _MAX_CONDITION = 1e5
@@ -192,7 +193,7 @@ class VideoInpainting(LinearPhysics):
         self._check("y", y, self.measurement_size)
         y = torch.where(self.visible, y, 0.0)
         gram = self._gram()
-        if _is_diagonal(gram):
+        if is_diagonal(gram):
             energy = self._energy(gram)
             keep = energy > self._rounding() ** 2 * energy.max()
             dual = torch.where(keep, y / torch.where(keep, energy, 1.0), 0.0)
@@ -237,13 +238,13 @@ class VideoInpainting(LinearPhysics):
         self._check("y", y, self.measurement_size)
         z, gamma = prox_arguments(z, y, gamma, self.img_size)
         gram = self._gram()
-        if not _is_diagonal(gram) and self.mask.shape[2] == 1:
+        if not is_diagonal(gram) and self.mask.shape[2] == 1:
             inner = self.temporal_physics
             s = inner.mask * self.mask
             correction = inner.U_adjoint(y) - s * inner.V_adjoint(z)
             return inner.V(correction * (gamma * s / (1 + gamma * s**2))).add_(z)
         residual = y - self.A(z)
-        if _is_diagonal(gram):
+        if is_diagonal(gram):
             dual = gamma * residual / (1 + gamma * self._energy(gram))
         else:
             one = torch.ones_like(self.mask)
@@ -260,7 +261,7 @@ class VideoInpainting(LinearPhysics):
         :return: (:class:`torch.Tensor`) :math:`\|A\|^2`, a scalar tensor.
         """
         gram = self._gram()
-        if _is_diagonal(gram):
+        if is_diagonal(gram):
             return self._energy(gram).max()
         if self.mask.shape[2] == 1:
             return (self.temporal_physics.mask.max() * self.mask.abs().max()) ** 2
@@ -269,7 +270,7 @@ class VideoInpainting(LinearPhysics):
         largest = torch.stack(
             [
                 torch.linalg.eigvalsh(m[:, :, None] * gram * m[:, None, :])[:, -1].max()
-                for m in patterns.split(_pixels_at_a_time(gram))
+                for m in patterns.split(pixels_at_a_time(gram))
             ]
         )
         return largest.max().to(self.mask.dtype)
@@ -327,14 +328,14 @@ class VideoInpainting(LinearPhysics):
         rows = y.flatten(3).flatten(0, 1)  # (B C, T', H W)
         weights, added = (m.flatten(3)[0, 0] for m in (self.mask, diagonal))
         solution = torch.empty_like(rows)
-        count = _pixels_at_a_time(gram)
+        count = pixels_at_a_time(gram)
         for start in range(0, rows.shape[-1], count):
             chosen = slice(start, start + count)
             m = weights[:, chosen].to(gram)
             system = gamma * (m[:, None] * gram[:, :, None] * m[None])
             system.diagonal(dim1=0, dim2=1).add_(added[:, chosen].T.to(gram))
             right = rows[..., chosen].transpose(0, 1).to(gram)
-            solution[..., chosen] = _solve_positive(system, right).transpose(0, 1)
+            solution[..., chosen] = solve_positive(system, right).transpose(0, 1)
         return solution.reshape(y.shape)
 
     def _pseudo_inverse_pixelwise(self, y: Tensor) -> Tensor:
@@ -345,7 +346,7 @@ class VideoInpainting(LinearPhysics):
         weights = self.mask.flatten(3)[0, 0].T
         cutoff = self._rounding() * self.compute_sqnorm().sqrt().to(gram)
         result = rows.new_empty(len(rows), self.img_size[1], rows.shape[-1])
-        count = _pixels_at_a_time(matrix)
+        count = pixels_at_a_time(matrix)
         for start in range(0, rows.shape[-1], count):
             chosen = slice(start, start + count)
             inverse = torch.linalg.pinv(
@@ -440,41 +441,3 @@ def _check_mask(mask: Tensor, size: tuple[int, int, int, int]) -> Tensor:
         msg = "`mask` must be finite; it holds NaN or infinity."
         raise ValueError(msg)
     return mask.reshape(shape).expand(1, 1, -1, height, width).contiguous()
-
-
-def _is_diagonal(matrix: Tensor) -> bool:
-    off = matrix - torch.diag(matrix.diagonal())
-    rounding = torch.finfo(matrix.dtype).eps * len(matrix)
-    return bool(off.abs().max() <= rounding * matrix.abs().max())
-
-
-def _pixels_at_a_time(matrix: Tensor) -> int:
-    available = _CHUNK_BYTES.get(matrix.device.type, _CHUNK_BYTES["cpu"])
-    return max(1, available // (matrix.numel() * matrix.element_size()))
-
-
-def _solve_positive(system: Tensor, right: Tensor) -> Tensor:
-    r"""
-    Solve many small positive definite systems, overwriting the arguments.
-
-    Elimination without pivoting, which is stable for such matrices; systems are on the
-    last axis, so that every operation runs over all of them. (PyTorch's batched
-    factorisations treat matrices one by one on a CPU, and are slower by half at best.)
-
-    :param torch.Tensor system: matrices, shape ``(n, n, P)``.
-    :param torch.Tensor right: right-hand sides, shape ``(n, R, P)``.
-    :return: (:class:`torch.Tensor`) solutions, shape ``(n, R, P)``.
-    """
-    size = len(system)
-    right = right.contiguous()
-    for j in range(size):
-        pivot = system[j, j].clone()
-        row = system[j, j + 1 :]
-        factors = row / pivot  # the matrix is symmetric: also its column
-        system[j + 1 :, j + 1 :] -= factors[:, None] * row[None]
-        right[j + 1 :] -= factors[:, None] * right[j]
-        right[j] /= pivot
-        system[j, j + 1 :] = factors
-    for j in range(size - 1, 0, -1):
-        right[:j] -= system[:j, j, None] * right[j]
-    return right

@@ -6,12 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from deepinv_lvtino.physics.description import (
-    Description,
-    Setting,
-    Size,
-    parse_operator,
-)
+from deepinv_lvtino.physics._terms import Setting, Size
+from deepinv_lvtino.physics.description import Description, parse_operator
 from deepinv_lvtino.physics.framewise import FramewiseLinearPhysics
 from deepinv_lvtino.physics.functional import ALIGNMENTS, TIME_BORDERS, check_choice
 from deepinv_lvtino.physics.jpeg import JPEGCompression
