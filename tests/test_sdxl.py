@@ -217,6 +217,22 @@ def test_lora_weights_are_merged_into_the_base_model(
         torch.testing.assert_close(found[name], expected[name])
 
 
+def test_a_diffusers_without_the_table_of_blocks_is_named(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers.loaders import lora_conversion_utils
+
+    monkeypatch.delattr(lora_conversion_utils, "_maybe_map_sgm_blocks_to_diffusers")
+    name = "lora_unet_input_blocks_2_0_op"
+    weights = {
+        f"{name}.lora_down.weight": torch.zeros(2, 8, 3, 3),
+        f"{name}.lora_up.weight": torch.zeros(8, 2, 1, 1),
+    }
+    path = checkpoints.save_weights(tmp_path / "lora.safetensors", weights)
+    with pytest.raises(ImportError, match="no longer has the table of block names"):
+        load(base, path)
+
+
 def test_a_lora_for_a_text_encoder_is_refused(base: Path, tmp_path: Path) -> None:
     weights = {
         "lora_te1_text_model_layers_0_q_proj.lora_down.weight": torch.zeros(2, 6),

@@ -1,7 +1,8 @@
 r"""
 Benchmarks: solvers, problems and clips to one table.
 
-``Benchmark(folder, solvers, problems, clips).run()``, or ``deepinv-lvtino benchmark``.
+``Benchmark(folder, solvers, problems, clips).run()``, or ``deepinv-lvtino benchmark``. (The
+scripts that measured the figures of the documentation are in the folder ``benchmarks``.)
 """
 
 from __future__ import annotations

@@ -160,10 +160,18 @@ class UNetNames:
         if not any(mark in name for name in names for mark in _ORIGINAL_BLOCKS):
             return {name: name for name in names}
         utils = need("diffusers.loaders.lora_conversion_utils")
+        # diffusers has no public one (the LoRA loaders call this)
+        translate = getattr(utils, "_maybe_map_sgm_blocks_to_diffusers", None)
+        if translate is None:
+            version = need("diffusers").__version__
+            msg = (
+                f"diffusers {version} no longer has the table of block names that this "
+                "LoRA file (of Stability's code) needs. Install an earlier one, such as "
+                "diffusers==0.35, or a file with diffusers' own names."
+            )
+            raise ImportError(msg)
         # as above: names serve as values
-        moved = utils._maybe_map_sgm_blocks_to_diffusers(
-            {f"{name}.alpha": name for name in names}, self.config
-        )
+        moved = translate({f"{name}.alpha": name for name in names}, self.config)
         found = {}
         for name, given in moved.items():
             plain = name.removesuffix(".alpha")
