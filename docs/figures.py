@@ -26,7 +26,7 @@ from deepinv_lvtino.physics import PROBLEMS
 STATIC = Path(__file__).parent / "source" / "_static"
 BLUE, ORANGE, GREEN, GREY = "#2b6cb0", "#c05621", "#2f855a", "#4a5568"
 TILE = (320, 192)  # width and height of a picture of a problem
-CAPTION = 24
+CAPTION = 32
 
 
 WIDTH, STEP = 2.4, 3.7  # of a box, and from one to the next
@@ -143,7 +143,7 @@ def problems() -> None:
     step = TILE[0] + 8, TILE[1] + CAPTION + 8
     sheet = Image.new("RGB", (columns * step[0] - 8, rows * step[1] - 8), "white")
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(17)
+    font = ImageFont.load_default(25)
     for i, (name, tile) in enumerate(tiles):
         x, y = (i % columns) * step[0], (i // columns) * step[1]
         draw.text((x, y + 1), name, fill="black", font=font)
