@@ -36,8 +36,9 @@ LONG_CALLS = {
     "optim.lvtino.LVTINO.__init__",
     # what a few-step model of diffusers may be, each with a default of its own
     "models.adapter.DiffusersConsistencyModel.__init__",
-    # still: to be shortened, none to be added
+    # solvers, problems, clips, and what is the same for all, each with a default
     "benchmark.run.Benchmark.__init__",
+    # the names of diffusers' own `from_pretrained` and of the Hub beside those of the model
     "models.sdxl.SDXLConsistencyModel.from_pretrained",
     "models.wan.WanConsistencyModel.from_pretrained",
 }
