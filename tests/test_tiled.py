@@ -147,6 +147,21 @@ def test_one_tile_is_the_whole():
     torch.testing.assert_close(tiled, pseudo_inverse(y, physics), atol=1e-6, rtol=0)
 
 
+def test_what_a_solver_returns_is_not_changed():
+    """A solver may return its measurement, which is the caller's."""
+
+    class Nothing(Reconstructor):
+        def forward(self, y, physics):
+            return y
+
+    physics = make_problem("noise=0.1", (3, 2, 64, 96))
+    y = torch.rand(1, 3, 2, 64, 96, generator=torch.Generator().manual_seed(0))
+    before = y.clone()
+    tiled = Tiled(Nothing(), (64, 64), 32)(y, physics)
+    assert torch.equal(y, before)
+    torch.testing.assert_close(tiled, y, atol=1e-6, rtol=0)
+
+
 class TestRefusals:
     def test_circular_borders(self):
         physics = VideoDownsampling((3, 2, 64, 96), 2, padding="circular")

@@ -52,8 +52,7 @@ def restore_long(
 ) -> dict[str, Any]:
     """Everything after the measurement, as `restore_and_write` does for a whole video."""
     solver = load_solver(arguments, task, outputs, output, watch, solver)
-    windowed = windows_of(arguments, task, solver)
-    assert windowed is not None  # long videos are restored so
+    windowed = windows_of(arguments, task, solver, task.window)
     windows = windowed.windows(task.y, task.physics)
     _check_room(task, output)
     kept = _kept_windows(arguments, task, output, windowed, solver, source)

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from deepinv_lvtino.cli._errors import UserError
-from deepinv_lvtino.optim.tiles import UNIT, default_overlap, plan_spans
+from deepinv_lvtino.optim.tiles import UNIT, plan_tiles
 
 #: Bytes for each value of the video that the solver works on at a time, and for each of
 #: the whole video, and what does not grow with it (plots, encoders). Measured by
@@ -40,7 +40,11 @@ def needed_memory(
     values = channels * height * width
     worked = frames if window is None else min(window, frames)
     held = worked if stored else frames
-    at_once = values if tiles is None else channels * _pixels((height, width), tiles)
+    at_once = values
+    if tiles is not None:  # what is too small for a tile is refused later
+        side = (max(2 * UNIT, tiles[1]), max(2 * UNIT, tiles[0]))
+        planned = plan_tiles((height, width), side)
+        at_once = channels * max(tile.num_pixels for tile in planned)
     return FIXED_BYTES + SOLVER_BYTES * worked * at_once + VIDEO_BYTES * held * values
 
 
@@ -121,17 +125,6 @@ def choose_window(
         flush=True,
     )
     return fits
-
-
-def _pixels(frame: tuple[int, int], tiles: tuple[int, int]) -> int:
-    """Pixels of the largest tile of a frame."""
-    height, width = (max(2 * UNIT, side // UNIT * UNIT) for side in tiles[::-1])
-    overlap = default_overlap(height, width)
-    spans = [
-        plan_spans(length, side, overlap)
-        for length, side in zip(frame, (height, width), strict=True)
-    ]
-    return math.prod(max(one.stop - one.start for one in axis) for axis in spans)
 
 
 def _say(need: float | None) -> None:

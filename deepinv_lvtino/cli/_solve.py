@@ -224,7 +224,10 @@ def restore_and_write(
 ) -> dict[str, Any]:
     """Everything after the measurement: restore, score, write; returns the scores."""
     solver = load_solver(arguments, task, outputs, output, watch, solver)
-    windowed = windows_of(arguments, task, solver)
+    windowed = None
+    window = getattr(arguments, "window", None)
+    if window is not None:
+        windowed = windows_of(arguments, task, solver, window)
     if arguments.command != "restore" or arguments.simulate:
         foresee_memory(arguments, task)
     say_duration(arguments, task, solver, windowed)

@@ -54,6 +54,11 @@ class AnyTask:
             f"{settings['sigma']:.3g}"
         )
 
+    @property
+    def operator(self) -> VideoPhysics:
+        """The operator, on a few frames if the video is a long one."""
+        return self.physics
+
     def excerpt(self) -> tuple[Tensor, VideoPhysics]:
         """Measurement and operator, of a few frames if the video is a long one."""
         raise NotImplementedError
@@ -92,10 +97,15 @@ class LongTask(AnyTask):
     y: StoredVideo
     window: int
 
+    @property
+    def operator(self) -> VideoPhysics:
+        """The operator on a short video."""
+        short: Any = self.physics.short
+        return short
+
     def excerpt(self) -> tuple[Tensor, VideoPhysics]:
         """The first frames."""
-        short: Any = self.physics.short
-        return self.y[:, :, : self.physics.rows_of_short], short
+        return self.y[:, :, : self.physics.rows_of_short], self.operator
 
 
 def root_mean_square(error: Tensor, physics: VideoPhysics) -> float:

@@ -6,7 +6,7 @@ import argparse
 import math
 
 from deepinv_lvtino.cli._errors import UserError, user_errors
-from deepinv_lvtino.cli._tasks import AnyTask, LongTask
+from deepinv_lvtino.cli._tasks import AnyTask
 from deepinv_lvtino.optim import LVTINO, Tiled, Windowed
 
 #: Frames of the windows of ``--stream`` and ``--tiles`` where nothing is said.
@@ -47,36 +47,31 @@ def check_windows(arguments: argparse.Namespace) -> None:
 
 
 def windows_of(
-    arguments: argparse.Namespace, task: AnyTask, solver: LVTINO
-) -> Windowed | None:
+    arguments: argparse.Namespace, task: AnyTask, solver: LVTINO, window: int
+) -> Windowed:
     r"""
-    The solver over windows and tiles, if they are asked for or the memory asks for them.
+    The solver over windows, and over tiles if they are asked for.
 
     :param argparse.Namespace arguments: the options.
     :param AnyTask task: measurement and operator.
     :param LVTINO solver: the solver.
-    :return: (Windowed) solver over windows, or ``None`` for the whole video at once.
+    :param int window: frames of a window.
+    :return: (Windowed) solver over windows.
     :raises UserError: if the operator cannot be cut so.
     """
-    long = isinstance(task, LongTask)
-    physics = task.physics.short if long else task.physics
-    window = getattr(task if long else arguments, "window", None)
-    if window is None:
-        return None
-    tiles = getattr(arguments, "tiles", None)
     inner: LVTINO | Tiled = solver
-    if tiles is not None:
-        width, height = tiles
-        option = f"--tiles {width}x{height}"
+    if arguments.tiles is not None:
+        width, height = arguments.tiles
         try:
             inner = Tiled(solver, (height, width), seed=arguments.seed)
-            inner.tiles(physics)
+            inner.tiles(task.operator)
         except (NotImplementedError, ValueError) as error:
-            msg = f"{option}: {error} (--tiles, --grid)"
+            msg = f"--tiles {width}x{height}: {error} (--tiles, --grid)"
             raise UserError(msg) from error
-    with user_errors():
+    overlap = arguments.overlap
+    if overlap is None:
         overlap = min(4, window - 1)
-        overlap = overlap if arguments.overlap is None else arguments.overlap
+    with user_errors():
         windowed = Windowed(inner, window, overlap, seed=arguments.seed)
     try:
         windowed.windows(task.y, task.physics)
@@ -98,10 +93,7 @@ def times_over(windowed: Windowed | None, task: AnyTask) -> float:
         return 1.0
     again = windowed.frames / max(1, windowed.frames - windowed.overlap)
     if isinstance(windowed.solver, Tiled):
-        physics = task.physics.short if isinstance(task, LongTask) else task.physics
-        pixels = sum(
-            math.prod(span.stop - span.start for span in (tile.rows, tile.columns))
-            for tile in windowed.solver.tiles(physics)
-        )
+        tiles = windowed.solver.tiles(task.operator)
+        pixels = sum(tile.num_pixels for tile in tiles)
         again *= pixels / math.prod(task.physics.img_size[-2:])
     return again

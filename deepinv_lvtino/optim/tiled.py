@@ -17,7 +17,7 @@ from deepinv_lvtino.optim.tiles import (
     check_covered,
     check_cuttable,
     default_overlap,
-    plan_spans,
+    plan_tiles,
 )
 from deepinv_lvtino.utils import check_counts, check_integer, check_seed
 
@@ -117,12 +117,11 @@ class Tiled(Reconstructor):
         :raises NotImplementedError: if the operator cannot be cut into tiles.
         :raises ValueError: if the overlap is smaller than what a measured pixel sees.
         """
-        check_cuttable(physics)
         if not isinstance(self.solver, LVTINO):
             return self._joined(physics, y, lambda _, *problem: self.solver(*problem))
-        noise = noise_source or FrameNoise(self.seed).of(0, physics.img_size[1])
 
         def solve(tile: Tile, part: Tensor, operator: Physics) -> Tensor:
+            noise = noise_source or FrameNoise(self.seed).of(0, operator.img_size[1])
             return self.solver(
                 part,
                 operator,
@@ -152,11 +151,9 @@ class Tiled(Reconstructor):
         :raises ValueError: as :meth:`forward`.
         """
         check_cuttable(physics)
-        height, width = physics.img_size[-2:]
-        rows = plan_spans(height, self.size[0], self.overlap)
-        columns = plan_spans(width, self.size[1], self.overlap)
-        check_covered(physics, rows, columns)
-        return [Tile(row, column) for row in rows for column in columns]
+        tiles = plan_tiles(physics.img_size[-2:], self.size, self.overlap)
+        check_covered(physics, tiles)
+        return tiles
 
     def _joined(
         self,
@@ -165,12 +162,9 @@ class Tiled(Reconstructor):
         solve: Callable[[Tile, Tensor, Physics], Tensor],
     ) -> Tensor:
         """The tiles, each solved and laid to the others."""
-        video: Tensor | None = None
-        for tile in self.tiles(physics):
-            part, seen = tile.physics(physics)
-            x = solve(tile, y[..., seen[0], :][..., seen[1]], part)
-            if video is None:
-                video = x.new_zeros(*x.shape[:-2], *physics.img_size[-2:])
-            tile.add(x, video)
-        assert video is not None
+        tiles = self.tiles(physics)
+        video = y.new_zeros(len(y), *physics.img_size)
+        for tile in tiles:
+            part, (rows, columns) = tile.physics(physics)
+            tile.add(solve(tile, y[..., rows, :][..., columns], part), video)
         return video

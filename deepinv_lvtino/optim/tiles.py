@@ -124,12 +124,17 @@ class Tile:
         r"""
         Lay the tile to others, in place.
 
-        :param torch.Tensor x: the tile ``(..., h, w)``; it is changed.
+        :param torch.Tensor x: the tile ``(..., h, w)``.
         :param torch.Tensor video: sum of the tiles before, whole frames ``(..., H, W)``.
         """
-        x *= self.rows.weights().to(x)[:, None]
-        x *= self.columns.weights().to(x)
-        self.of(video).add_(x)
+        weights = torch.outer(self.rows.weights(), self.columns.weights())
+        self.of(video).addcmul_(x, weights.to(x))
+
+    @property
+    def num_pixels(self) -> int:
+        """Pixels of the tile."""
+        rows, columns = self.rows, self.columns
+        return (rows.stop - rows.start) * (columns.stop - columns.start)
 
     def corner(self, label: str, latent: Tensor) -> tuple[int, int]:
         r"""
@@ -203,6 +208,26 @@ def _seen_within(matrix: Tensor, span: Span) -> Tensor:
     return (outside == 0).all(dim=1).nonzero().flatten()
 
 
+def plan_tiles(
+    frame: tuple[int, int], size: tuple[int, int], overlap: int | None = None
+) -> list[Tile]:
+    r"""
+    The tiles of a frame, row by row.
+
+    :param tuple[int, int] frame: height and width of the frame.
+    :param tuple[int, int] size: height and width of a tile, at most.
+    :param int overlap: pixels that two tiles share, see :func:`plan_spans`;
+        :func:`default_overlap` if nothing is said.
+    :return: (list[Tile]) the tiles.
+    """
+    height, width = (side // UNIT * UNIT for side in size)
+    if overlap is None:
+        overlap = default_overlap(height, width)
+    rows = plan_spans(frame[0], height, overlap)
+    columns = plan_spans(frame[1], width, overlap)
+    return [Tile(row, column) for row in rows for column in columns]
+
+
 def check_cuttable(physics: Physics) -> None:
     r"""
     Refuse an operator that is not known on a tile.
@@ -219,18 +244,19 @@ def check_cuttable(physics: Physics) -> None:
         raise NotImplementedError(msg)
 
 
-def check_covered(physics: Physics, rows: list[Span], columns: list[Span]) -> None:
+def check_covered(physics: Physics, tiles: list[Tile]) -> None:
     r"""
     Refuse an operator some of whose measured pixels no tile would see.
 
     :param deepinv.physics.Physics physics: operator on whole frames.
-    :param list[Span] rows: rows of the tiles.
-    :param list[Span] columns: columns of the tiles.
+    :param list[Tile] tiles: the tiles.
     :raises NotImplementedError: if it is circular in space.
     :raises ValueError: if the overlap is smaller than what a measured pixel sees.
     """
     if not isinstance(physics, SeparableVideoPhysics):
         return
+    rows = dict.fromkeys(tile.rows for tile in tiles)
+    columns = dict.fromkeys(tile.columns for tile in tiles)
     for matrix, spans in ((physics.vertical, rows), (physics.horizontal, columns)):
         if matrix is None or len(spans) == 1:
             continue
