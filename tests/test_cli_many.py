@@ -22,14 +22,6 @@ def clips(tmp_path):
     return folder
 
 
-@pytest.fixture(scope="module")
-def ray():
-    ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield ray
-    ray.shutdown()
-
-
 def entries(folder):
     lines = (folder / "clips.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]

@@ -10,14 +10,6 @@ import torch
 from deepinv_lvtino.cluster import Spread, WorkerLost
 
 
-@pytest.fixture(scope="module")
-def ray():
-    ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield ray
-    ray.shutdown()
-
-
 def square():
     def work(number):
         if number == 3:

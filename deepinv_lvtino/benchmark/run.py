@@ -59,7 +59,6 @@ from deepinv_lvtino.utils import check_integer, check_positive
 
 #: Solvers and problems if nothing is said.
 DEFAULT_SOLVERS = ("pinv", "admm-tv", "pnp-admm", "lvtino", "lvtino-mean")
-
 DEFAULT_PROBLEMS = ("A", "B", "C")
 
 

@@ -113,8 +113,8 @@ class _Restorer:
         arguments.input, arguments.output = str(job.source), str(job.output)
         arguments.load_models = self._load
         start = time.perf_counter()
-        said, remarks = io.StringIO(), io.StringIO()
-        with redirect_stdout(said), redirect_stderr(remarks):
+        remarks = io.StringIO()
+        with redirect_stdout(io.StringIO()), redirect_stderr(remarks):
             restore(arguments)
         lines = [line for line in remarks.getvalue().splitlines() if ": " in line]
         return _Restored(round(time.perf_counter() - start, 3), lines)

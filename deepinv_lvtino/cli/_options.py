@@ -7,6 +7,8 @@ import re
 from fractions import Fraction
 from typing import Any
 
+from deepinv_lvtino._vocabulary import VOCABULARY
+
 # What no video and no run comes near, so that it must be a slip of the keyboard
 _LARGEST_COUNT, _LARGEST_SIDE, _LARGEST_RATE = 1_000_000, 32_768, 1_000_000
 
@@ -28,20 +30,6 @@ problems (--problem):
   inpaint  half of the pixels missing (black), the same in all frames; see --mask-seed
   deblur-temporal, sr4-temporal, inpaint-temporal
            the same after a blur over 7 frames
-"""
-#: :data:`deepinv_lvtino.physics.description.VOCABULARY`, which takes seconds to import.
-VOCABULARY = """\
-  temporal-mean=N        mean of groups of N frames
-  temporal-blur=N        uniform blur over N frames
-  every=N                one frame in N
-  blur=S                 Gaussian blur of standard deviation S pixels
-  blur=FILE              blur by a kernel: a picture, or a matrix in a .npy file
-  downscale=N[:FILTER]   N times smaller; bicubic, bilinear, gaussian or sinc
-  crop=X[:Y]             X columns on the left and right, Y rows above and below cut off
-  mask=P                 a share P of the pixels missing, the same in all frames
-  mask=FILE              black pixels of a picture or a video missing
-  jpeg=Q                 JPEG of quality Q, frame by frame, after the noise
-  noise=S                Gaussian noise of standard deviation S, for values in [0, 1]
 """
 _GRIDS = """\
 pixel grids (--grid): where the pixels of a small video lie on the large one

@@ -11,7 +11,6 @@ from deepinv_lvtino.models._lora import is_lora
 from deepinv_lvtino.models._weight_files import Source, read_file
 
 _FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-
 _LORA_FILE = "pytorch_lora_weights.safetensors"
 
 

@@ -26,7 +26,6 @@ from deepinv_lvtino.models._weight_files import Source, Weights, listed, reason_
 MOST_WEIGHTS, MOST_IN_A_LAYER, MOST_TABLES = 10**11, 2**32, 2**30
 
 _MOST = 2**31  # of any number in a configuration
-
 _COUNTED = ("layers", "num_blocks", "num_res_blocks", "depth")  # each builds modules
 
 # what a network's constructor raises on numbers that do not make one

@@ -24,7 +24,6 @@ from deepinv_lvtino._schema import (
 )
 
 Weights = dict[str, Tensor]
-
 Source = str | Path
 
 #: Names under which published files keep the network's weights, the averaged ones first.
@@ -38,7 +37,6 @@ _WEIGHT_FILES = (
 )
 
 _SHOWN = 20
-
 _INDEX = record({"weight_map": table(text(1000), 100_000)})
 
 #: What PyTorch's reader raises on files that are damaged, or hold more than tensors
